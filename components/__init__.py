@@ -1,0 +1,53 @@
+"""The catalogue: every component of the tree by name, ready for a Kubeflow pipeline.
+
+`from collabopt.components import prune, sparsity_preserving_qat` works in any pipeline; a component is imported, and
+with it Kubeflow Pipelines, when it is first asked for.
+"""
+
+import importlib
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+CATALOGUE = (
+    "configure",
+    "load_dataset",
+    "import_model",
+    "prune",
+    "cluster",
+    "sparsity_preserving_cluster",
+    "post_training_quantize",
+    "quantize_aware_train",
+    "sparsity_preserving_qat",
+    "cluster_preserving_qat",
+    "sparsity_cluster_preserving_qat",
+    "assess_leaves",
+    "deployment_gate",
+)
+
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any: ...
+
+
+class _Catalogue(types.ModuleType):
+    """Lets `collabopt.components.prune` be the component, not the package of that name that holds it.
+
+    Python binds a package to its parent whenever it is imported; here that binding is passed over.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in CATALOGUE and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in CATALOGUE:
+            raise AttributeError(f"collabopt.components has no '{name}'; components: {', '.join(CATALOGUE)}")
+        return getattr(importlib.import_module(f"{__name__}.{name}.component"), name)
+
+    def __dir__(self) -> list[str]:
+        return sorted([*super().__dir__(), *CATALOGUE])
+
+
+sys.modules[__name__].__class__ = _Catalogue

@@ -1,0 +1,70 @@
+"""Cluster a model's weights while fine-tuning it."""
+
+from kfp import dsl
+
+from collabopt.components.image import component
+
+
+@component
+def cluster(
+    parent: dsl.Input[dsl.Model],
+    dataset: dsl.Input[dsl.Dataset],
+    model: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    stage: str,
+    task: str = "collabopt.components.engine.training.classification:TASK",
+    number_of_clusters: int = 16,
+    centroid_initialization: str = "kmeans++",
+    per_channel: bool = False,
+    epochs: int = 3,
+    batch_size: int = 32,
+    learning_rate: float = 1e-4,
+    optimizer: str = "adam",
+    seed: int = 0,
+    overrides: dict = {},
+):
+    """Cluster a model's weights while fine-tuning it.
+
+    Leaves a few distinct values in every Dense and convolution layer (depthwise ones excepted), with TFMOT's
+    `cluster_weights`.
+
+    Args:
+        parent: fp32 model of the parent stage.
+        dataset: Output of load_dataset.
+        stage: Name of the stage in the tree; also of its MLflow run.
+        task: Import path of the task, `module:attribute`.
+        number_of_clusters: Distinct values left in every clustered layer; at least 2.
+        centroid_initialization: `kmeans++`, `linear`, `density` or `random`.
+        per_channel: Cluster every output channel of a Conv2D by itself.
+        epochs: Passes over the train split.
+        batch_size: Samples per step.
+        learning_rate: Initial learning rate; well below that of the original training.
+        optimizer: `adam`, `sgd`, `rmsprop` or `adamw`.
+        seed: Seeds shuffling and initialisation; the same seed gives the same bytes.
+        overrides: Hyperparameters by name that take precedence over the inputs above.
+
+    Returns:
+        model: Directory with the fp32 model and `stage.json`.
+        metrics: Scalars measured on the test split and in the outcome.
+    """
+    from collabopt.components.engine.stages import run_stage
+
+    run_stage(
+        "cluster",
+        stage=stage,
+        parent=parent.path,
+        dataset=dataset.path,
+        output=model.path,
+        task=task,
+        settings={
+            "number_of_clusters": number_of_clusters,
+            "centroid_initialization": centroid_initialization,
+            "per_channel": per_channel,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "optimizer": optimizer,
+            "seed": seed,
+        },
+        overrides=overrides,
+    ).write_to(model, metrics)

@@ -1,0 +1,84 @@
+"""Check a run's parameters and settings before anything is spent on it."""
+
+from typing import NamedTuple
+
+from collabopt.components.image import component
+
+
+@component
+def configure(
+    stages: dict,
+    settings: dict = {},
+    policy: str = "",
+    task: str = "collabopt.components.engine.training.classification:TASK",
+    sparsity: float = 0.5,
+    clusters: int = 16,
+    epochs: int = 3,
+    learning_rate: float = 1e-4,
+    qat_epochs: int = 3,
+    qat_learning_rate: float = 1e-4,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> NamedTuple(  # type: ignore[valid-type]
+    "Configuration",
+    parameters=dict,
+    dataset=dict,
+    baseline=dict,
+    ptq=dict,
+    qat=dict,
+    pruned=dict,
+    pruned_ptq=dict,
+    pqat=dict,
+    pruned_clustered=dict,
+    pruned_clustered_ptq=dict,
+    pcqat=dict,
+    clustered=dict,
+    clustered_ptq=dict,
+    cqat=dict,
+):
+    """Check a run's parameters and settings before anything is spent on it.
+
+    Every stage gets its own overrides as a value, so that a change invalidates the cached results of that stage and
+    of those below it, and no others.
+
+    Args:
+        stages: Every stage of the tree that has settings -> its technique, or "" where the pipeline leaves it out.
+        settings: Stage name -> hyperparameter -> value.
+        policy: Policy of the deployment gate, as YAML.
+        task: Import path of the task, `module:attribute`.
+        sparsity: Target sparsity of pruning.
+        clusters: Number of clusters.
+        epochs: Fine-tuning epochs of pruning and clustering.
+        learning_rate: Learning rate of pruning and clustering.
+        qat_epochs: Epochs of quantization-aware training.
+        qat_learning_rate: Learning rate of quantization-aware training.
+        batch_size: Samples per step.
+        seed: Seed of everything.
+
+    Returns:
+        parameters: The parameters that people compare runs by.
+        dataset: Overrides of load_dataset.
+        baseline: Overrides of import_model.
+        ptq: Overrides of that stage, as for every stage of the tree.
+    """
+    from collections import namedtuple
+
+    from collabopt.components.engine.configure import configure_run
+
+    outputs = configure_run(
+        stages=stages,
+        settings=settings,
+        policy=policy,
+        task=task,
+        parameters={
+            "sparsity": sparsity,
+            "clusters": clusters,
+            "epochs": epochs,
+            "learning_rate": learning_rate,
+            "qat_epochs": qat_epochs,
+            "qat_learning_rate": qat_learning_rate,
+            "batch_size": batch_size,
+            "seed": seed,
+        },
+    )
+    return namedtuple("Configuration", outputs)(**outputs)

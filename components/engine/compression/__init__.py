@@ -1,0 +1,1 @@
+"""Pruning, clustering and quantization-aware training: TensorFlow Model Optimization, one method per file."""

@@ -1,0 +1,67 @@
+"""Quantization-aware training (Jacob et al. 2018, https://arxiv.org/abs/1712.05877), plain and preserving, by TFMOT.
+
+This file is where the quantize scheme is chosen: the one place to change when preservation is to be done otherwise.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.techniques import CLUSTERED, SPARSE
+
+
+def quantize_aware(model: Any, stage: str, preserve: frozenset[str], fit: Callable[[Any, Sequence[Any]], None]) -> Any:
+    """Fine-tunes a model with fake quantization.
+
+    Args:
+        model: A plain tf_keras model.
+        stage: Name of the stage, for error messages.
+        preserve: What to keep of it: `sparse`, `clustered`, both or nothing.
+        fit: Called with the quantized model and the callbacks it needs; trains it in place.
+
+    Returns:
+        The model with quantization ranges, ready for conversion. It cannot be trained further once saved: TFMOT
+        reloads it with its plain quantizers, which preserve nothing.
+
+    Raises:
+        CollaboptError: A layer that TFMOT cannot quantize; the message names it.
+    """
+    import tensorflow_model_optimization as tfmot
+
+    keras = tfmot.quantization.keras
+    try:
+        quantized = keras.quantize_apply(keras.quantize_annotate_model(model), _scheme(preserve))
+    except (RuntimeError, ValueError) as error:
+        raise CollaboptError(
+            f"quantization-aware training cannot take this model: {_first_sentence(error)}",
+            where=f"stage '{stage}'{_named_layer(model, error)}",
+            todo="use a post_training_quantize leaf for this model, or replace the layer",
+        ) from error
+    fit(quantized, [])
+    if CLUSTERED in preserve:
+        quantized = tfmot.experimental.combine.strip_clustering_cqat(quantized)
+    return quantized
+
+
+def _scheme(preserve: frozenset[str]) -> Any:
+    import tensorflow_model_optimization as tfmot
+    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_scheme
+
+    combine = tfmot.experimental.combine
+    if CLUSTERED in preserve:
+        return combine.Default8BitClusterPreserveQuantizeScheme(preserve_sparsity=SPARSE in preserve)
+    if SPARSE in preserve:
+        return combine.Default8BitPrunePreserveQuantizeScheme()
+    return default_8bit_quantize_scheme.Default8BitQuantizeScheme()
+
+
+def _first_sentence(error: Exception) -> str:
+    return " ".join(str(error).split()).split(". ")[0][:300]
+
+
+def _named_layer(model: Any, error: Exception) -> str:
+    text = str(error)
+    for layer in model.layers:
+        if f"{layer.name}:" in text or f"{type(layer)}" in text or f"'{layer.name}'" in text:
+            return f", layer '{layer.name}' ({type(layer).__name__})"
+    return ""

@@ -1,0 +1,63 @@
+"""Checks of a whole run's parameters, before anything is spent on it."""
+
+from collections.abc import Mapping
+
+from collabopt.components.engine.bindings import inputs_of
+from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.progress import emit
+from collabopt.components.engine.session import stage_session
+from collabopt.components.engine.settings import settings_for
+from collabopt.components.engine.training.task import load_task
+
+STAGE = "configure"
+
+
+def configure_run(
+    *,
+    stages: Mapping[str, str],
+    settings: Mapping[str, Mapping[str, object]],
+    policy: str,
+    task: str,
+    parameters: Mapping[str, object],
+) -> dict[str, dict[str, object]]:
+    """Validates policy, task, parameters and per-stage settings, and hands every stage its own overrides.
+
+    Args:
+        stages: Every stage of the tree that has settings -> its technique, or "" where the pipeline leaves it out.
+        settings: Stage name -> hyperparameter -> value.
+        policy: Policy of the gate, as YAML.
+        task: Import path of the task.
+        parameters: Pipeline parameters that set hyperparameters (see `bindings`).
+
+    Returns:
+        `parameters` as given, and stage name -> overrides for every stage, empty where there are none.
+
+    Raises:
+        CollaboptError: Something in it is unknown or illegal.
+    """
+    from collabopt.components.engine.gate.policy import parse_policy
+
+    with stage_session(STAGE):
+        parse_policy(policy)
+        load_task(task)
+        used = {stage: technique for stage, technique in stages.items() if technique}
+        for stage, values in settings.items():
+            _check_form(stage, values, used)
+        for stage, technique in used.items():
+            settings_for(technique, {**inputs_of(technique, parameters), **settings.get(stage, {})}, stage)
+        emit(STAGE, "finished", metrics={})
+        return {"parameters": dict(parameters), **{stage: dict(settings.get(stage, {})) for stage in stages}}
+
+
+def _check_form(stage: str, values: object, stages: Mapping[str, str]) -> None:
+    if stage not in stages:
+        raise CollaboptError(
+            f"unknown stage '{stage}' in the settings",
+            todo=f"stages of this pipeline: {', '.join(sorted(stages))}",
+        )
+    if not isinstance(values, Mapping):
+        raise CollaboptError(
+            f"settings of stage '{stage}' must map parameter names to values, not {type(values).__name__}",
+            where=f"stage '{stage}'",
+            todo=f"write for example {{'{stage}': {{'epochs': 5}}}}",
+        )

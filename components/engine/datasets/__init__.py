@@ -1,0 +1,1 @@
+"""Data: sources, deterministic splits, and the directory that flows between stages."""

@@ -1,0 +1,93 @@
+"""What MLflow shows of a decision: the pipeline's parent run, made complete even where stages came from a cache."""
+
+from collections.abc import Iterable, Mapping
+
+from collabopt.components.engine.gate.decision import Decision, Verdict
+from collabopt.components.engine.records import LeafReport
+from collabopt.components.engine.tracking.parent import ParentRun
+
+NONE = "none"
+
+
+def complete_parent(
+    parent: ParentRun, decision: Decision, leaves: Mapping[str, LeafReport], parameters: Mapping[str, object]
+) -> None:
+    """Writes a decision to the parent run: params, the winner's metrics, the table of leaves, outcome.
+
+    Args:
+        parent: The run of the whole pipeline.
+        decision: What the gate decided.
+        leaves: Name of a leaf -> its report.
+        parameters: The pipeline's parameters, logged under their own names.
+    """
+    parent.log_params({**parameters, **settings_by_stage(leaves.values())})
+    parent.log_metrics(_metrics(decision, leaves))
+    parent.describe(leaf_table(decision))
+    parent.set_tags(
+        {
+            "winner": decision.winner or NONE,
+            "outcome": decision.outcome,
+            "winner_sha256": decision.winner_sha256 or NONE,
+        }
+    )
+
+
+def settings_by_stage(leaves: Iterable[LeafReport]) -> dict[str, object]:
+    """Settings of every stage on the way to any leaf, as `<stage>.<name>`."""
+    return {
+        f"{step.stage}.{name}": value
+        for report in leaves
+        for step in report.lineage
+        for name, value in step.settings.items()
+    }
+
+
+def leaf_table(decision: Decision) -> str:
+    """The verdicts as a Markdown table, the winner in bold."""
+    metric = decision.baseline.metric
+    lines = [
+        f"{_cell(decision.outcome)}",
+        "",
+        f"| leaf | pathway | {_cell(metric)} | drop | tflite bytes | gzip bytes | verdict |",
+        "|---|---|--:|--:|--:|--:|---|",
+        f"| {_cell(decision.baseline.stage)} | | {_number(decision.baseline.value)} | | | | fp32 baseline |",
+        *(_row(verdict, decision.winner) for verdict in decision.verdicts),
+    ]
+    return "\n".join(lines)
+
+
+def _row(verdict: Verdict, winner: str | None) -> str:
+    name = f"**{_cell(verdict.leaf)}**" if verdict.leaf == winner else _cell(verdict.leaf)
+    judged = "qualified" if verdict.qualified else f"refused: {_cell(verdict.reason)}"
+    return (
+        f"| {name} | {verdict.pathway} | {_number(verdict.metric)} | {_number(verdict.drop)} "
+        f"| {verdict.tflite_bytes} | {verdict.gzip_bytes} | {judged} |"
+    )
+
+
+def _metrics(decision: Decision, leaves: Mapping[str, LeafReport]) -> dict[str, float]:
+    metrics: dict[str, float] = {
+        "leaves": len(decision.verdicts),
+        "qualified_leaves": sum(verdict.qualified for verdict in decision.verdicts),
+    }
+    if decision.baseline.value is not None:
+        metrics[f"baseline_{decision.baseline.metric}"] = decision.baseline.value
+    winner = next((verdict for verdict in decision.verdicts if verdict.leaf == decision.winner), None)
+    if winner is not None:
+        metrics |= leaves[winner.leaf].metrics
+        metrics |= {
+            "tflite_bytes": winner.tflite_bytes,
+            "gzip_bytes": winner.gzip_bytes,
+            "zip_bytes": winner.zip_bytes,
+        }
+        if winner.drop is not None:
+            metrics["drop"] = winner.drop
+    return metrics
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,206 @@
+"""What a stage says of itself: `stage.json` beside a fp32 model, `report.json` beside a deployed one."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.techniques import pathway_of
+
+STAGE_FILE = "stage.json"
+REPORT_FILE = "report.json"
+
+RecordType = TypeVar("RecordType", bound="StageRecord")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+
+
+class Step(_Record):
+    """One stage on the way from the baseline.
+
+    Attributes:
+        stage: Name of the stage in the tree.
+        technique: Name of the technique it applied.
+        settings: The hyperparameters it ran with, defaults included.
+    """
+
+    stage: str
+    technique: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class MetricOfRecord(_Record):
+    """The task's metric that decides, and its value for the fp32 baseline on the test split.
+
+    Attributes:
+        name: Name under which every record reports it.
+        higher_is_better: Its direction.
+        baseline: The baseline's value.
+    """
+
+    name: str
+    higher_is_better: bool
+    baseline: float
+
+    def drop(self, value: float) -> float:
+        """How much worse than the baseline a value is; negative when it is better."""
+        return self.baseline - value if self.higher_is_better else value - self.baseline
+
+
+class Claims(_Record):
+    """What the fp32 model of an interior stage has won, by layer; its leaves are held to it.
+
+    Attributes:
+        sparsity: Layer -> share of exact zeros in its kernel.
+        zero_positions: Layer -> SHA-256 of the kernel's packed zero mask (`numpy.packbits` of `kernel == 0`).
+        clusters: Layer -> distinct values in its kernel; per output channel where clustering was per channel.
+    """
+
+    sparsity: dict[str, float] = Field(default_factory=dict)
+    zero_positions: dict[str, str] = Field(default_factory=dict)
+    clusters: dict[str, int] = Field(default_factory=dict)
+
+
+class StageRecord(_Record):
+    """Lineage, claims and metrics of one stage.
+
+    Attributes:
+        lineage: Steps from the baseline to this stage, both included.
+        task: Import path of the task (`module:attribute`).
+        dataset_digest: SHA-256 of the dataset's content.
+        metric: The deciding metric and its baseline.
+        metrics: Every scalar that the stage measured.
+        claims: What the model has won so far.
+        mlflow: `run_id` and `experiment_id` of the run that logged the stage.
+        versions: Package -> version, of what produced it.
+    """
+
+    schema_version: int = 1
+    lineage: list[Step]
+    task: str
+    dataset_digest: str
+    metric: MetricOfRecord
+    metrics: dict[str, float] = Field(default_factory=dict)
+    claims: Claims = Claims()
+    mlflow: dict[str, str] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def stage(self) -> str:
+        """Name of the stage."""
+        return self.lineage[-1].stage
+
+    @property
+    def technique(self) -> str:
+        """Name of the stage's technique."""
+        return self.lineage[-1].technique
+
+    @property
+    def pathway(self) -> str:
+        """`standard` or `collaborative`."""
+        return pathway_of(step.technique for step in self.lineage)
+
+
+class DeployedTensor(_Record):
+    """One weight tensor as it lies in the `.tflite`.
+
+    Attributes:
+        name: Tensor name in the file.
+        op: Builtin operator that reads it.
+        dtype: Type of the stored values.
+        shape: Shape as stored.
+        zero_fraction: Share of values equal to zero (the zero point, for quantized tensors).
+        distinct_values: Distinct values in the whole tensor.
+        max_distinct_values_per_channel: Largest number of distinct values on one output channel.
+        channel_axis: Axis of the output channels.
+    """
+
+    name: str
+    op: str
+    dtype: str
+    shape: list[int]
+    zero_fraction: float
+    distinct_values: int
+    max_distinct_values_per_channel: int
+    channel_axis: int
+
+
+class DeployedModel(_Record):
+    """What the bytes of a `.tflite` show.
+
+    Attributes:
+        sha256: Digest of the file.
+        tflite_bytes: Size of the file.
+        gzip_bytes: Size after gzip -9.
+        zip_bytes: Size after ZIP deflate, the figure that TensorFlow Model Optimization's tables give.
+        input_dtype: Type of the model input.
+        output_dtype: Type of the model output.
+        operators: Operator -> how often it occurs.
+        float_operators: Operators that compute on float tensors.
+        weights: Weight tensors of convolutions and fully connected layers.
+    """
+
+    sha256: str
+    tflite_bytes: int
+    gzip_bytes: int
+    zip_bytes: int
+    input_dtype: str
+    output_dtype: str
+    operators: dict[str, int]
+    float_operators: list[str] = Field(default_factory=list)
+    weights: list[DeployedTensor] = Field(default_factory=list)
+
+
+class LeafReport(StageRecord):
+    """A stage record together with what its deployed file shows.
+
+    Attributes:
+        deployed: Inspection of `model.tflite`.
+    """
+
+    deployed: DeployedModel
+
+
+def write_record(record: StageRecord, directory: str | Path) -> Path:
+    """Writes `report.json` for a leaf, `stage.json` for any other stage, and returns its path."""
+    path = Path(directory) / (REPORT_FILE if isinstance(record, LeafReport) else STAGE_FILE)
+    path.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def read_stage_record(directory: str | Path) -> StageRecord:
+    """Reads the `stage.json` of a fp32 model directory.
+
+    Raises:
+        CollaboptError: The file is missing or not a stage record.
+    """
+    return _read(StageRecord, Path(directory) / STAGE_FILE)
+
+
+def read_leaf_report(directory: str | Path) -> LeafReport:
+    """Reads the `report.json` of a leaf directory.
+
+    Raises:
+        CollaboptError: The file is missing or not a leaf report.
+    """
+    return _read(LeafReport, Path(directory) / REPORT_FILE)
+
+
+def _read(kind: type[RecordType], path: Path) -> RecordType:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise CollaboptError(
+            f"there is no {path.name} in this artifact",
+            where=str(path.parent),
+            todo="pass the output of a collabopt stage",
+        ) from error
+    except ValidationError as error:
+        raise CollaboptError(
+            f"{path.name} does not read as a {kind.__name__}: {error.errors()[0]['msg']}",
+            where=str(path),
+            todo="it may come from another version of collabopt; run the stage again",
+        ) from error

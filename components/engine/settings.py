@@ -1,0 +1,199 @@
+"""Hyperparameters of every technique: types, defaults, legal ranges.
+
+The component specs repeat names and defaults because Kubeflow Pipelines reads signatures; a test keeps both equal.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from collabopt.components.engine.errors import CollaboptError
+
+OpenUnit = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+SettingsType = TypeVar("SettingsType", bound="Settings")
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, no unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrainingSettings(Settings):
+    """Fine-tuning, shared by every technique that trains.
+
+    Attributes:
+        epochs: Passes over the train split.
+        batch_size: Samples per step.
+        learning_rate: Initial learning rate; for fine-tuning, well below that of the original training.
+        optimizer: Keras optimizer.
+        seed: Seeds shuffling, initialisation and augmentation.
+    """
+
+    epochs: Count = 3
+    batch_size: Count = 32
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    optimizer: Literal["adam", "sgd", "rmsprop", "adamw"] = "adam"
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class PruningSettings(TrainingSettings):
+    """Magnitude pruning.
+
+    Attributes:
+        target_sparsity: Share of weights that become zero in every pruned layer.
+        schedule: `constant` prunes to the target at once; `polynomial` raises sparsity from `initial_sparsity` to the
+            target over the first half of training (Zhu & Gupta 2017, https://arxiv.org/abs/1710.01878).
+        initial_sparsity: Sparsity at the first step of the polynomial schedule.
+        frequency_steps: Steps between two updates of the masks.
+    """
+
+    target_sparsity: OpenUnit = 0.5
+    schedule: Literal["constant", "polynomial"] = "constant"
+    initial_sparsity: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    frequency_steps: Count = 100
+
+    @model_validator(mode="after")
+    def _initial_below_target(self) -> "PruningSettings":
+        if self.initial_sparsity >= self.target_sparsity:
+            raise ValueError("initial_sparsity must be below target_sparsity")
+        return self
+
+
+class ClusteringSettings(TrainingSettings):
+    """Weight clustering.
+
+    Attributes:
+        number_of_clusters: Distinct values left in every clustered layer.
+        centroid_initialization: How the first centroids are chosen.
+        per_channel: Cluster every output channel of a Conv2D by itself instead of the whole tensor.
+    """
+
+    number_of_clusters: Annotated[int, Field(ge=2)] = 16
+    centroid_initialization: Literal["kmeans++", "linear", "density", "random"] = "kmeans++"
+    per_channel: bool = False
+
+
+class SparsityPreservingClusteringSettings(ClusteringSettings):
+    """Clustering that keeps zeros: one cluster is the zero, so three are the least."""
+
+    number_of_clusters: Annotated[int, Field(ge=3)] = 16
+
+
+class PostTrainingQuantizationSettings(Settings):
+    """Full-integer quantization without training.
+
+    Attributes:
+        representative_samples: Samples of the calibration split that set the activation ranges.
+        seed: Kept for a uniform interface; the calibration samples are the first of the split.
+    """
+
+    representative_samples: Count = 200
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class QuantizationAwareTrainingSettings(TrainingSettings):
+    """Quantization-aware training, plain or preserving."""
+
+
+class DatasetSettings(Settings):
+    """How data are read and split.
+
+    Attributes:
+        seed: Seeds every split; the same seed gives the same splits.
+        train_share: Share of the training samples that is used at all, for quick runs.
+        test_share: Share held out for `test` where the source has no test split of its own.
+        validation_share: Share of the remaining samples for `validation`, where the source has none.
+        calibration_share: Share of the remaining samples for `calibration`, at most `calibration_samples`.
+        calibration_samples: See `calibration_share`.
+        scale: Models are fed `features * scale + offset`, for example 1/255 for images in bytes.
+        offset: See `scale`.
+        image_height: Height in pixels that image files are resized to.
+        image_width: Width in pixels that image files are resized to.
+        image_channels: 1 for grey, 3 for colour.
+        feature_spec: For TFRecord files: `{"features": {...}, "label": {...}}`, each with `key`, `shape`, `dtype` and
+            `encoding` (`values`, `image`, `raw` or `tensor`).
+    """
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    train_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    test_share: OpenUnit = 0.2
+    validation_share: OpenUnit = 0.1
+    calibration_share: OpenUnit = 0.1
+    calibration_samples: Count = 500
+    scale: float = 1.0
+    offset: float = 0.0
+    image_height: Count = 96
+    image_width: Count = 96
+    image_channels: Literal[1, 3] = 3
+    feature_spec: dict[str, dict[str, object]] = {}
+
+
+class ImportSettings(Settings):
+    """How the trained model is accepted.
+
+    Attributes:
+        allow_lambda: Accept Lambda layers, which run code that came with the model file.
+        seed: Seeds the training of an example's baseline.
+    """
+
+    allow_lambda: bool = False
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+SETTINGS: dict[str, type[Settings]] = {
+    "load_dataset": DatasetSettings,
+    "import_model": ImportSettings,
+    "prune": PruningSettings,
+    "cluster": ClusteringSettings,
+    "sparsity_preserving_cluster": SparsityPreservingClusteringSettings,
+    "post_training_quantize": PostTrainingQuantizationSettings,
+    "quantize_aware_train": QuantizationAwareTrainingSettings,
+    "sparsity_preserving_qat": QuantizationAwareTrainingSettings,
+    "cluster_preserving_qat": QuantizationAwareTrainingSettings,
+    "sparsity_cluster_preserving_qat": QuantizationAwareTrainingSettings,
+}
+
+
+def settings_for(technique: str, values: Mapping[str, object], stage: str) -> Settings:
+    """Validates the settings of one stage.
+
+    Args:
+        technique: Name of the technique.
+        values: Hyperparameters by name; missing ones take their defaults.
+        stage: Name of the stage, for the error message.
+
+    Returns:
+        The immutable settings.
+
+    Raises:
+        CollaboptError: An unknown name or an illegal value; the message names stage, parameter and legal values.
+    """
+    return parse_settings(SETTINGS[technique], values, stage)
+
+
+def parse_settings(schema: type[SettingsType], values: Mapping[str, object], stage: str) -> SettingsType:
+    """As `settings_for`, where the kind of settings is known."""
+    try:
+        return schema(**values)
+    except ValidationError as error:
+        raise CollaboptError(
+            f"settings of stage '{stage}' are not valid: {_describe(error)}",
+            where=f"stage '{stage}'",
+            todo=f"parameters of this stage: {', '.join(schema.model_fields)}",
+        ) from error
+
+
+def _describe(error: ValidationError) -> str:
+    problems = []
+    for detail in error.errors():
+        name = ".".join(str(part) for part in detail["loc"])
+        if detail["type"] == "extra_forbidden":
+            problems.append(f"unknown parameter '{name}'")
+        elif name:
+            problems.append(f"{name}={detail['input']!r}: {detail['msg']}")
+        else:
+            problems.append(detail["msg"])
+    return "; ".join(problems)

@@ -1,0 +1,94 @@
+"""The stage that accepts the trained model and measures what every drop is counted from."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from collabopt.components.engine.datasets.store import StoredDataset
+from collabopt.components.engine.records import MetricOfRecord, StageRecord, Step
+from collabopt.components.engine.session import make_deterministic, stage_session
+from collabopt.components.engine.settings import ImportSettings, parse_settings
+from collabopt.components.engine.stage_host import hosted
+from collabopt.components.engine.stage_result import StageResult
+from collabopt.components.engine.stages.outcome import file_sizes, finish_interior, measure_keras
+from collabopt.components.engine.tracking import stage_run
+from collabopt.components.engine.training.task import Task, load_task
+from collabopt.components.engine.versions import versions
+
+STAGE = "baseline"
+EXAMPLE_SCHEME = "example://"
+
+
+@hosted
+def import_model_stage(
+    *,
+    source: str,
+    dataset: str,
+    output: str,
+    task: str,
+    settings: Mapping[str, object],
+    overrides: Mapping[str, object],
+) -> StageResult:
+    """Accepts the trained model as the baseline: loads, checks and measures it.
+
+    Args:
+        source: Where the model is; see the import_model component.
+        dataset: `Dataset` directory that the model must fit.
+        output: Directory to write.
+        task: Import path of the task.
+        settings: `ImportSettings` by name, as the component got them.
+        overrides: Settings that take precedence.
+
+    Raises:
+        CollaboptError: A model that is missing, broken, unsafe, or does not fit the data.
+    """
+    with stage_session(STAGE):
+        checked = parse_settings(ImportSettings, {**settings, **overrides}, STAGE)
+        data = StoredDataset(dataset)
+        purpose = load_task(task)
+        step = Step(stage=STAGE, technique="import_model", settings={"source": source, **checked.model_dump()})
+        with stage_run(STAGE, tags={"collabopt.technique": "import_model", "collabopt.pathway": "baseline"}) as run:
+            run.log_params(step.settings)
+            make_deterministic(checked.seed)
+            model = _accepted_model(source, data, purpose, checked)
+            measured = measure_keras(model, data, purpose)
+            record = StageRecord(
+                lineage=[step],
+                task=task,
+                dataset_digest=data.spec.digest,
+                metric=MetricOfRecord(
+                    name=purpose.metric.name,
+                    higher_is_better=purpose.metric.higher_is_better,
+                    baseline=measured[purpose.metric.name],
+                ),
+                metrics={**measured, **_float_file_sizes(model)},
+                mlflow={"run_id": run.run_id, "experiment_id": run.experiment_id},
+                versions=versions(),
+            )
+            return finish_interior(model, record, Path(output), run)
+
+
+def _accepted_model(source: str, data: StoredDataset, task: Task, settings: ImportSettings) -> Any:
+    from collabopt.components.engine.models.checks import check_fits, check_model
+    from collabopt.components.engine.models.examples import example_model
+    from collabopt.components.engine.models.flatten import pin_input_shape
+    from collabopt.components.engine.models.load import load_model
+
+    if source.startswith(EXAMPLE_SCHEME):
+        model = example_model(source.removeprefix(EXAMPLE_SCHEME), data, settings.seed)
+    else:
+        model = load_model(source, allow_lambda=settings.allow_lambda, seed=settings.seed)
+    check_model(model, allow_lambda=settings.allow_lambda)
+    check_fits(model, data.spec)
+    model = pin_input_shape(model, data.spec.feature_shape)
+    if task.check is not None:
+        for split in data.spec.sizes:
+            task.check(data.labels(split), tuple(model.output_shape[1:]))
+    return model
+
+
+def _float_file_sizes(model: Any) -> dict[str, float]:
+    from collabopt.components.engine.deployed.convert import to_float32
+    from collabopt.components.engine.deployed.inspect import inspect_tflite
+
+    return file_sizes(inspect_tflite(to_float32(model)))

@@ -1,0 +1,101 @@
+"""How a stage ends: its directory written, its figures logged, its scalars handed on."""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from collabopt.components.engine.datasets.store import StoredDataset
+from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.progress import emit
+from collabopt.components.engine.records import DeployedModel, LeafReport, MetricOfRecord, StageRecord, write_record
+from collabopt.components.engine.stage_result import StageResult
+from collabopt.components.engine.tracking import StageRun
+from collabopt.components.engine.training.task import Task
+
+TFLITE_FILE = "model.tflite"
+CURVE_FILE = "training_curve.csv"
+
+Curve = Sequence[Mapping[str, float]]
+
+
+def finish_interior(model: Any, record: StageRecord, output: Path, run: StageRun, curve: Curve = ()) -> StageResult:
+    """Writes a fp32 stage: the model, `stage.json` and, if it trained, its curve."""
+    from collabopt.components.engine.models.store import save_model
+
+    output.mkdir(parents=True, exist_ok=True)
+    save_model(model, output)
+    return _finish(record, run, [write_record(record, output), *_write_curve(curve, output)])
+
+
+def finish_leaf(
+    tflite: bytes, record: StageRecord, output: Path, run: StageRun, data: StoredDataset, task: Task, curve: Curve
+) -> StageResult:
+    """Writes a leaf: `model.tflite`, what its bytes show, how it does in LiteRT on the test split, and C source."""
+    from collabopt.components.engine.deployed.c_array import write_c_array
+    from collabopt.components.engine.deployed.evaluate import predict
+    from collabopt.components.engine.deployed.inspect import inspect_tflite
+
+    deployed = inspect_tflite(tflite)
+    measured = task.measure(predict(tflite, data.inputs("test")), data.labels("test"))
+    metrics = {**measured, **metric_drop(record.metric, measured), **_deployed_scalars(deployed)}
+    report = LeafReport(**{**dict(record), "metrics": metrics, "deployed": deployed})
+    output.mkdir(parents=True, exist_ok=True)
+    (output / TFLITE_FILE).write_bytes(tflite)
+    write_c_array(tflite, deployed, output, stage=record.stage)
+    written = [output / TFLITE_FILE, write_record(report, output), *_write_curve(curve, output)]
+    return _finish(report, run, written)
+
+
+def measure_keras(model: Any, data: StoredDataset, task: Task) -> dict[str, float]:
+    """The task's metrics of a fp32 model on the test split."""
+    return task.measure(model.predict(data.inputs("test"), batch_size=256, verbose=0), data.labels("test"))
+
+
+def metric_drop(metric: MetricOfRecord, measured: Mapping[str, float]) -> dict[str, float]:
+    """`<metric>_drop`: how much worse than the baseline."""
+    return {f"{metric.name}_drop": metric.drop(measured[metric.name])}
+
+
+def file_sizes(deployed: DeployedModel) -> dict[str, float]:
+    """Sizes of a `.tflite` in bytes: raw, gzip -9 and zip."""
+    return {name: float(getattr(deployed, name)) for name in ("tflite_bytes", "gzip_bytes", "zip_bytes")}
+
+
+def _deployed_scalars(deployed: DeployedModel) -> dict[str, float]:
+    """Sizes; sparsity and distinct values over all weights but depthwise ones, which no stage prunes or clusters."""
+    tensors = [tensor for tensor in deployed.weights if tensor.op != "DEPTHWISE_CONV_2D"]
+    total = sum(math.prod(tensor.shape) for tensor in tensors)
+    if not total:
+        raise CollaboptError("the converted model holds no convolution or fully connected weights")
+    return {
+        **file_sizes(deployed),
+        "sparsity": sum(tensor.zero_fraction * math.prod(tensor.shape) for tensor in tensors) / total,
+        "max_distinct_values_per_channel": float(max(t.max_distinct_values_per_channel for t in tensors)),
+        "max_distinct_values_per_tensor": float(max(t.distinct_values for t in tensors)),
+        "float_operators": float(len(deployed.float_operators)),
+    }
+
+
+def _finish(record: StageRecord, run: StageRun, written: Sequence[Path]) -> StageResult:
+    run.log_metrics(record.metrics)
+    for path in written:
+        run.log_artifact(path)
+    emit(record.stage, "finished", metrics=record.metrics)
+    metadata = {"stage": record.stage, "technique": record.technique}
+    metadata |= {f"mlflow_{name}": value for name, value in record.mlflow.items()}
+    if isinstance(record, LeafReport):
+        metadata["sha256"] = record.deployed.sha256
+    return StageResult(record.metrics, metadata)
+
+
+def _write_curve(curve: Curve, output: Path) -> list[Path]:
+    if not curve:
+        return []
+    path = output / CURVE_FILE
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(curve[0]))
+        writer.writeheader()
+        writer.writerows(curve)
+    return [path]

@@ -1,0 +1,136 @@
+"""The MLflow store: where it is, how it is opened, in which experiment runs are kept."""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.tracking.reachable import (
+    check_reachable,
+    is_sqlite,
+    sqlite_path,
+    tracking_uri,
+    without_password,
+)
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DEFAULT_EXPERIMENT = "collabopt"
+ARTIFACT_DIRECTORY = "mlartifacts"
+
+# Read by MLflow when it is imported or when a model is saved: no telemetry, no advertising and progress bars in logs,
+# no look at the working directory's uv project, no check of installed packages (which asks the package registry).
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_DISABLE_AGENT_HINT": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_UV_AUTO_DETECT": "false",
+    "MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK": "true",
+}
+
+
+def connect() -> "MlflowClient":
+    """Opens the tracking store of this process, creating an SQLite store where there is none.
+
+    Raises:
+        CollaboptError: The store cannot be opened.
+    """
+    uri = tracking_uri()
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if not uri.startswith("http"):
+        # MLflow retries a broken database for minutes. A server may be restarting: there its retries are wanted.
+        check_reachable(uri)
+
+    from mlflow import MlflowClient
+
+    with mlflow_errors(uri), _one_at_a_time(uri):
+        return MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or uri)
+
+
+def experiment_id(client: "MlflowClient") -> str:
+    """The experiment that `MLFLOW_EXPERIMENT_ID` or `MLFLOW_EXPERIMENT_NAME` name, else "collabopt"; made if missing.
+
+    Raises:
+        CollaboptError: The experiment has been deleted, or cannot be made.
+    """
+    from mlflow.exceptions import MlflowException
+
+    given = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    if given:
+        return given
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
+    with mlflow_errors(client.tracking_uri):
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            try:
+                return client.create_experiment(name, artifact_location=_artifact_location(client.tracking_uri))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            experiment = client.get_experiment_by_name(name)
+    if experiment is None or experiment.lifecycle_stage == "deleted":
+        raise CollaboptError(
+            f"MLflow experiment '{name}' has been deleted",
+            where=without_password(client.tracking_uri),
+            todo="restore it, or set MLFLOW_EXPERIMENT_NAME to another name",
+        )
+    return str(experiment.experiment_id)
+
+
+@contextlib.contextmanager
+def mlflow_errors(uri: str) -> Iterator[None]:
+    """Turns MLflow's errors into ours; wrap only calls to MLflow in it.
+
+    Args:
+        uri: Address of the store, for the message.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise CollaboptError(
+            f"MLflow: {str(error).strip().splitlines()[0]}",
+            where=without_password(uri),
+            todo="check that the MLflow store is up and that this process may write to it, then run the stage again",
+        ) from error
+
+
+def quoted(value: str) -> str:
+    """The value as a literal of MLflow's filter language.
+
+    Raises:
+        CollaboptError: It holds a quote, which that language cannot express.
+    """
+    if "'" in value:
+        raise CollaboptError(f"{value!r} cannot be looked up in MLflow", todo="use a name without quotes")
+    return f"'{value}'"
+
+
+def _artifact_location(uri: str) -> str | None:
+    """Artifacts of an SQLite store lie beside it; MLflow's default is where its first process happened to start."""
+    return (sqlite_path(uri).parent / ARTIFACT_DIRECTORY).as_uri() if is_sqlite(uri) else None
+
+
+@contextlib.contextmanager
+def _one_at_a_time(uri: str) -> Iterator[None]:
+    """Lets one process at a time open an SQLite store: MLflow creates its tables without a lock of its own."""
+    if not is_sqlite(uri):
+        yield
+        return
+    import fcntl
+
+    # What opening the store imports, for most of a second: not while others wait.
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+    name = "collabopt-mlflow-" + hashlib.sha256(str(sqlite_path(uri)).encode()).hexdigest()[:16] + ".lock"
+    with open(Path(tempfile.gettempdir()) / name, "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

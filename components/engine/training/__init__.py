@@ -1,0 +1,1 @@
+"""Tasks and the fine-tuning loop."""

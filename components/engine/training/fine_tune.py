@@ -1,0 +1,55 @@
+"""The fine-tuning loop that every training stage shares."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from collabopt.components.engine.datasets.store import StoredDataset
+from collabopt.components.engine.settings import TrainingSettings
+from collabopt.components.engine.training.task import Task
+
+EpochReport = Callable[[int, Mapping[str, float]], None]
+
+
+def fine_tune(
+    model: Any,
+    dataset: StoredDataset,
+    task: Task,
+    settings: TrainingSettings,
+    *,
+    loss: Any,
+    on_epoch: EpochReport,
+    callbacks: Sequence[Any] = (),
+) -> None:
+    """Trains a model in place on the train split, watched on the validation split.
+
+    Args:
+        model: A tf_keras model, wrapped by TFMOT or not.
+        dataset: Its data.
+        task: Supplies metrics and augmentation.
+        settings: Epochs, batch size, learning rate, optimizer, seed.
+        loss: The task's loss for the unwrapped model: wrappers hide the activation that it is chosen by.
+        on_epoch: Called after every epoch with its number, from 1, and its Keras metrics.
+        callbacks: Further Keras callbacks.
+    """
+    import tf_keras
+
+    model.compile(optimizer=make_optimizer(settings), loss=loss, metrics=task.fit_metrics())
+    reporter = tf_keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: on_epoch(epoch + 1, {name: float(value) for name, value in logs.items()})
+    )
+    model.fit(
+        dataset.batches("train", settings.batch_size, shuffle_seed=settings.seed, augment=task.augment),
+        validation_data=dataset.batches("validation", 256),
+        epochs=settings.epochs,
+        callbacks=[*callbacks, reporter],
+        verbose=0,
+    )
+
+
+def make_optimizer(settings: TrainingSettings) -> Any:
+    """The Keras optimizer that the settings name, at their learning rate."""
+    import tf_keras
+
+    return tf_keras.optimizers.get(
+        {"class_name": settings.optimizer, "config": {"learning_rate": settings.learning_rate}}
+    )

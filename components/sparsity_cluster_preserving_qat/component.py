@@ -1,0 +1,60 @@
+"""Fine-tune a pruned and clustered model with fake quantization and keep both (PCQAT)."""
+
+from kfp import dsl
+
+from collabopt.components.image import component
+
+
+@component
+def sparsity_cluster_preserving_qat(
+    parent: dsl.Input[dsl.Model],
+    dataset: dsl.Input[dsl.Dataset],
+    model: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    stage: str,
+    task: str = "collabopt.components.engine.training.classification:TASK",
+    epochs: int = 3,
+    batch_size: int = 32,
+    learning_rate: float = 1e-4,
+    optimizer: str = "adam",
+    seed: int = 0,
+    overrides: dict = {},
+):
+    """Fine-tune a pruned and clustered model with fake quantization and keep both (PCQAT).
+
+    Quantization-aware training with TFMOT's cluster-preserving scheme, zeros preserved.
+
+    Args:
+        parent: fp32 model of the parent stage.
+        dataset: Output of load_dataset.
+        stage: Name of the stage in the tree; also of its MLflow run.
+        task: Import path of the task, `module:attribute`.
+        epochs: Passes over the train split.
+        batch_size: Samples per step.
+        learning_rate: Initial learning rate; well below that of the original training.
+        optimizer: `adam`, `sgd`, `rmsprop` or `adamw`.
+        seed: Seeds shuffling and initialisation; the same seed gives the same bytes.
+        overrides: Hyperparameters by name that take precedence over the inputs above.
+
+    Returns:
+        model: Directory with `model.tflite`, `report.json` and `model_data.cc/.h`.
+        metrics: Scalars measured on the test split and in the outcome.
+    """
+    from collabopt.components.engine.stages import run_stage
+
+    run_stage(
+        "sparsity_cluster_preserving_qat",
+        stage=stage,
+        parent=parent.path,
+        dataset=dataset.path,
+        output=model.path,
+        task=task,
+        settings={
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "optimizer": optimizer,
+            "seed": seed,
+        },
+        overrides=overrides,
+    ).write_to(model, metrics)

@@ -1,0 +1,153 @@
+"""The `collabopt` command."""
+
+import importlib.metadata
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from collabopt.components.engine.errors import CollaboptError
+from collabopt.pipelines import PIPELINES
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="TensorFlow's collaborative-optimization tree as Kubeflow Pipelines.",
+)
+
+
+def main() -> None:
+    """Runs the command; a problem the user can mend ends it with exit code 1 and without a traceback."""
+    try:
+        app()
+    except CollaboptError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"collabopt {importlib.metadata.version('collabopt')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("tree")
+def tree() -> None:
+    """Print the tree: stage, technique, whether it trains, whether it is a leaf, pathway."""
+    from rich.console import Console
+    from rich.tree import Tree
+
+    from collabopt.pipelines.tree import ROOT, TREE
+
+    nodes = {ROOT: Tree(f"[bold]{ROOT}[/]  import_model")}
+    for stage in TREE.stages:
+        traits = ["trains"] * stage.trains + ["leaf", TREE.pathway(stage.name)] * stage.leaf
+        label = f"[bold]{stage.name}[/]  {stage.technique.name}  [dim]{', '.join(traits)}[/]"
+        nodes[stage.name] = nodes[stage.parent].add(label)
+    Console(soft_wrap=True, highlight=False).print(nodes[ROOT])
+
+
+@app.command("run")
+def run(
+    example: Annotated[str | None, typer.Option(help="Built-in model and data, for example `digits`.")] = None,
+    model: Annotated[str | None, typer.Option(help="Trained Keras model: .keras, .h5 or SavedModel.")] = None,
+    data: Annotated[str | None, typer.Option(help="Data: npz, TFRecord or a directory of images.")] = None,
+    task: Annotated[str | None, typer.Option(metavar="MODULE:ATTR", help="Losses, metrics and data of a task.")] = None,
+    pipeline: Annotated[str, typer.Option(help=f"One of {', '.join(PIPELINES)}.")] = "exhaustive",
+    policy: Annotated[Path | None, typer.Option(metavar="FILE", help="Policy of the deployment gate (YAML).")] = None,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the result.")] = Path("collabopt-output"),
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="STAGE.PARAM=VALUE", help="A setting of one stage; repeatable.")
+    ] = None,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option("--param", metavar="NAME=VALUE", help="A parameter of the pipeline, as sparsity=0.7; repeatable."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name under which the winner is registered.")] = None,
+) -> None:
+    """Run a pipeline on this machine and leave the leaves and the gate's decision in DIR."""
+    if example is not None and (model is not None or data is not None):
+        raise typer.BadParameter("--example brings both model and data; leave out --model and --data")
+    if example is None and (model is None or data is None):
+        raise typer.BadParameter("give --example NAME, or both --model PATH and --data PATH")
+
+    from rich.console import Console
+
+    from collabopt.pipelines.local_run import run_locally
+    from collabopt.pipelines.preflight import EXAMPLE_SCHEME, plan_run
+
+    planned = plan_run(
+        pipeline=pipeline,
+        model=f"{EXAMPLE_SCHEME}{example}" if model is None else model,
+        data=f"{EXAMPLE_SCHEME}{example}" if data is None else data,
+        output=output,
+        task=task,
+        policy=policy,
+        name=name,
+        settings=settings or (),
+        parameters=parameters or (),
+    )
+    console = Console(highlight=False)
+    os.environ["MLFLOW_TRACKING_URI"] = planned.tracking_uri
+    try:
+        run_locally(planned, console, on_failure=_mark_failed)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise
+    console.print(f"files: {planned.output}", markup=False, soft_wrap=True)
+    console.print(f"runs:  {_how_to_see_runs(planned.tracking_uri)}", markup=False, soft_wrap=True)
+
+
+@app.command("compile")
+def compile_pipeline(
+    pipeline: Annotated[str, typer.Argument(help=f"One of {', '.join(PIPELINES)}.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="A .yaml, .yml or .json file.")],
+) -> None:
+    """Compile a pipeline for Kubeflow Pipelines."""
+    from collabopt.pipelines.preflight import check_pipeline
+
+    check_pipeline(pipeline)
+    if output.suffix not in (".yaml", ".yml", ".json"):
+        raise CollaboptError(
+            f"a compiled pipeline is YAML or JSON, not '{output.suffix}'",
+            where=str(output),
+            todo="end the file name in .yaml, .yml or .json",
+        )
+    if not output.absolute().parent.is_dir() or output.is_dir():
+        raise CollaboptError("the file cannot be written there", where=str(output), todo="name a file in a directory")
+
+    from kfp.compiler import Compiler
+
+    from collabopt.pipelines import load_pipeline
+
+    Compiler().compile(load_pipeline(pipeline), str(output))
+    print(output)
+
+
+def _mark_failed(pipeline_run_id: str) -> None:
+    from collabopt.components.engine.tracking import fail_parent
+    from collabopt.components.engine.tracking.reachable import sqlite_path, tracking_uri
+
+    database = sqlite_path(tracking_uri())
+    if database is None or database.exists():  # else no stage has logged, and MLflow would make the database only now
+        fail_parent(pipeline_run_id)
+
+
+def _how_to_see_runs(tracking_uri: str) -> str:
+    return tracking_uri if tracking_uri.startswith("http") else f"mlflow ui --backend-store-uri {tracking_uri}"
+
+
+if __name__ == "__main__":
+    main()

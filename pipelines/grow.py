@@ -1,0 +1,128 @@
+"""Tree -> Kubeflow DAG: plant the baseline, grow stages on it, let the gate decide."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kfp import dsl, kubernetes
+
+from collabopt import components
+from collabopt.components.engine.bindings import inputs_of
+from collabopt.pipelines.parameters import Parameters
+from collabopt.pipelines.tree import ROOT, TREE, Stage
+
+# Kubeflow labels every pod with its run; stages read it from the environment, because an argument would change with
+# every run and no stage could ever be cached.
+_RUN_ID_VARIABLE = "COLLABOPT_PIPELINE_RUN_ID"
+_RUN_ID_LABEL = "metadata.labels['pipeline/runid']"
+
+
+@dataclass(frozen=True)
+class Grown:
+    """What has been grown so far.
+
+    Attributes:
+        parameters: Arguments of the run.
+        configuration: Task that checked them; its outputs are the stages' overrides.
+        dataset: Output artifact of load_dataset.
+        models: Stage name -> output artifact, the baseline included.
+    """
+
+    parameters: Parameters
+    configuration: Any
+    dataset: Any
+    models: Mapping[str, Any]
+
+
+def plant(parameters: Parameters, stages: Iterable[Stage]) -> Grown:
+    """Checks the parameters, loads the data and imports the baseline.
+
+    Args:
+        parameters: Arguments of the run.
+        stages: All stages that this pipeline may grow; only these can be set.
+    """
+    used = {stage.name for stage in stages}
+    known = {stage.name: stage.technique.name if stage.name in used else "" for stage in TREE}
+    configuration = _task(
+        components.configure(
+            stages={"dataset": "load_dataset", ROOT: "import_model", **known},
+            settings=parameters.settings,
+            policy=parameters.policy,
+            task=parameters.task,
+            sparsity=parameters.sparsity,
+            clusters=parameters.clusters,
+            epochs=parameters.epochs,
+            learning_rate=parameters.learning_rate,
+            qat_epochs=parameters.qat_epochs,
+            qat_learning_rate=parameters.qat_learning_rate,
+            batch_size=parameters.batch_size,
+            seed=parameters.seed,
+        ),
+        "configure",
+    )
+    data = _task(
+        components.load_dataset(
+            source=parameters.data,
+            task=parameters.task,
+            overrides=configuration.outputs["dataset"],
+            **inputs_of("load_dataset", vars(parameters)),
+        ),
+        "dataset",
+    )
+    baseline = _task(
+        components.import_model(
+            dataset=data.outputs["dataset"],
+            source=parameters.model,
+            task=parameters.task,
+            overrides=configuration.outputs[ROOT],
+            **inputs_of("import_model", vars(parameters)),
+        ),
+        ROOT,
+    )
+    return Grown(parameters, configuration, data.outputs["dataset"], {ROOT: baseline.outputs["model"]})
+
+
+def grow(grown: Grown, stages: Iterable[Stage]) -> Grown:
+    """Adds stages whose parents are there already, or come earlier among them."""
+    models = dict(grown.models)
+    for stage in stages:
+        if stage.name in models:
+            continue
+        component = getattr(components, stage.technique.name)
+        task = component(
+            parent=models[stage.parent],
+            dataset=grown.dataset,
+            stage=stage.name,
+            task=grown.parameters.task,
+            overrides=grown.configuration.outputs[stage.name],
+            **inputs_of(stage.technique.name, vars(grown.parameters)),
+        )
+        models[stage.name] = _task(task, stage.name).outputs["model"]
+    return Grown(grown.parameters, grown.configuration, grown.dataset, models)
+
+
+def assess(grown: Grown) -> Any:
+    """Asks whether a leaf grown so far meets the policy; the output is `sufficient` or `insufficient`."""
+    task = components.assess_leaves(baseline=grown.models[ROOT], policy=grown.parameters.policy, **_leaves(grown))
+    return _task(task, "assess").output
+
+
+def decide(grown: Grown) -> None:
+    """Lets the deployment gate decide over every leaf grown so far. A decision is never taken from a cache."""
+    task = components.deployment_gate(
+        baseline=grown.models[ROOT],
+        policy=grown.parameters.policy,
+        model_name=grown.parameters.model_name,
+        parameters=grown.configuration.outputs["parameters"],
+        **_leaves(grown),
+    )
+    _task(task, "gate").set_caching_options(False)
+
+
+def _leaves(grown: Grown) -> dict[str, Any]:
+    return {leaf.name: grown.models[leaf.name] for leaf in TREE.leaves() if leaf.name in grown.models}
+
+
+def _task(task: dsl.PipelineTask, name: str) -> dsl.PipelineTask:
+    task.set_display_name(name)
+    return kubernetes.use_field_path_as_env(task, env_name=_RUN_ID_VARIABLE, field_path=_RUN_ID_LABEL)

@@ -1,0 +1,142 @@
+"""What a finished run amounts to: its leaves, the gate's decision, and how both are shown."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.gate.decision import Decision
+from collabopt.components.engine.records import REPORT_FILE, LeafReport, read_leaf_report
+from collabopt.pipelines.output_directory import DECISION, LEAF_FILES
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One leaf of a run.
+
+    Attributes:
+        directory: Where its files lie.
+        report: What it says of itself.
+    """
+
+    directory: Path
+    report: LeafReport
+
+    @property
+    def stage(self) -> str:
+        """Name of the stage."""
+        return self.report.stage
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything a run has measured and decided.
+
+    Attributes:
+        leaves: Leaves in order of stage name.
+        decision: What the gate decided.
+        decision_file: Where that lies.
+    """
+
+    leaves: tuple[Leaf, ...]
+    decision: Decision
+    decision_file: Path
+
+
+def read_outcome(pipeline_root: Path) -> Outcome:
+    """Finds leaves and decision among the artifacts of a run.
+
+    Args:
+        pipeline_root: Directory below which every task has left its outputs.
+
+    Raises:
+        CollaboptError: There is no decision, or a leaf is incomplete.
+    """
+    decisions = sorted(pipeline_root.rglob(DECISION), key=lambda path: path.stat().st_mtime)
+    if not decisions:
+        raise CollaboptError(
+            "the pipeline ended without a decision of the deployment gate", todo="end the pipeline with a gate"
+        )
+    file = decisions[-1]
+    try:
+        decision = Decision.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise CollaboptError(
+            f"the gate's decision does not read as one: {error.errors()[0]['msg']}",
+            where=str(file),
+            todo="the gate may come from another version of collabopt; install one version of both",
+        ) from error
+    return Outcome(tuple(_leaves(pipeline_root)), decision, file)
+
+
+def print_outcome(console: Console, outcome: Outcome, seconds: Mapping[str, float]) -> None:
+    """Prints the leaf table, every verdict, and the winner.
+
+    Args:
+        console: Where to.
+        outcome: What to print.
+        seconds: Stage -> time it took.
+    """
+    console.print(_figures(outcome, seconds))
+    console.print(_verdicts(outcome))
+    winner = outcome.decision.winner
+    verdict = "no leaf qualifies" if winner is None else f"winner: {winner}"
+    console.print(Text(verdict, style="bold yellow" if winner is None else "bold green"))
+    console.print(Text(outcome.decision.outcome), soft_wrap=True)
+
+
+def _leaves(pipeline_root: Path) -> list[Leaf]:
+    found: dict[str, Leaf] = {}
+    for path in sorted(pipeline_root.rglob(REPORT_FILE), key=lambda path: path.stat().st_mtime):
+        missing = [name for name in LEAF_FILES if not (path.parent / name).is_file()]
+        leaf = Leaf(path.parent, read_leaf_report(path.parent))
+        if missing:
+            raise CollaboptError(
+                f"leaf '{leaf.stage}' lacks {', '.join(missing)}",
+                where=str(path.parent),
+                todo="the component may come from another version of collabopt; install one version of both",
+            )
+        found[leaf.stage] = leaf
+    return [found[stage] for stage in sorted(found)]
+
+
+def _figures(outcome: Outcome, seconds: Mapping[str, float]) -> Table:
+    baseline = outcome.decision.baseline
+    title = f"leaves (baseline: {baseline.metric} {_figure(baseline.value, '.4f')})"
+    table = Table(title=Text(title, style="bold"), title_justify="left")
+    table.add_column("leaf", no_wrap=True)
+    for name in [baseline.metric, "drop", "bytes", "gzip bytes", "sparsity", "values per channel", "s"]:
+        table.add_column(name, justify="right")
+    for leaf in outcome.leaves:
+        report = leaf.report
+        value = report.metrics.get(report.metric.name)
+        table.add_row(
+            Text(leaf.stage, style="bold" if leaf.stage == outcome.decision.winner else ""),
+            _figure(value, ".4f"),
+            _figure(None if value is None else report.metric.drop(value), "+.4f"),
+            _figure(report.deployed.tflite_bytes, ",d"),
+            _figure(report.deployed.gzip_bytes, ",d"),
+            _figure(report.metrics.get("sparsity"), ".1%"),
+            _figure(report.metrics.get("max_distinct_values_per_channel"), ".0f"),
+            _figure(seconds.get(leaf.stage), ".0f"),
+        )
+    return table
+
+
+def _verdicts(outcome: Outcome) -> Table:
+    table = Table("leaf", "verdict", "reason", title=Text("verdicts", style="bold"), title_justify="left")
+    for verdict in outcome.decision.verdicts:
+        word, style = ("qualified", "green") if verdict.qualified else ("refused", "red")
+        if verdict.leaf == outcome.decision.winner:
+            word, style = "winner", "bold green"
+        table.add_row(Text(verdict.leaf), Text(word, style=style), Text(verdict.reason))
+    return table
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

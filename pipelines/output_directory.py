@@ -1,0 +1,154 @@
+"""The directory a run leaves behind: `leaves/`, `decision.json` and `logs/`, replaced as a whole or not at all.
+
+While a run is on, everything unfinished lies in a hidden working directory inside, so that publishing is a matter of
+renames on one file system. Files that are not ours are kept where they are.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from collabopt.components.engine.errors import CollaboptError
+
+LEAVES = "leaves"
+DECISION = "decision.json"
+LOGS = "logs"
+LEAF_FILES = ("model.tflite", "report.json", "model_data.cc", "model_data.h")
+
+_WORK_PREFIX = ".work-"
+_STAGED = "staged"
+_PREVIOUS = "previous"
+_REPLACED = "replaced"
+
+
+@dataclass(frozen=True)
+class OutputDirectory:
+    """An output directory that this process alone writes to.
+
+    Attributes:
+        path: The directory.
+        work: Working directory of the run; removed at its end.
+    """
+
+    path: Path
+    work: Path
+
+    @property
+    def logs(self) -> Path:
+        """Where every stage writes its log."""
+        return self.path / LOGS
+
+    def clear_logs(self, names: Iterable[str]) -> None:
+        """Removes the logs of an earlier run, and nothing else."""
+        self.logs.mkdir(exist_ok=True)
+        for name in names:
+            (self.logs / f"{name}.log").unlink(missing_ok=True)
+
+    def publish(self, leaves: Mapping[str, Path], decision: Path) -> None:
+        """Replaces the earlier result by this one.
+
+        Args:
+            leaves: Stage -> directory with its files, inside the working directory.
+            decision: The gate's decision, inside the working directory.
+        """
+        staged = self.work / _STAGED
+        for stage, source in leaves.items():
+            target = staged / LEAVES / stage
+            target.mkdir(parents=True)
+            for name in LEAF_FILES:
+                os.rename(source / name, target / name)
+        (staged / LEAVES).mkdir(parents=True, exist_ok=True)
+        os.rename(decision, staged / DECISION)
+        for foreign in _foreign_files(self.path / LEAVES):
+            copy = staged / LEAVES / foreign
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(self.path / LEAVES / foreign, copy, follow_symlinks=False)
+        _swap(staged, self.path, self.work / _PREVIOUS)
+        os.rename(self.work / _PREVIOUS, self.work / _REPLACED)
+
+
+@contextlib.contextmanager
+def open_output(directory: Path) -> Iterator[OutputDirectory]:
+    """Locks an output directory for one run and gives it a working directory.
+
+    Leftovers of a run that was killed are cleared away, and an exchange it was killed in is undone.
+
+    Raises:
+        CollaboptError: Another run is writing to the directory.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = os.open(directory, os.O_RDONLY)
+    try:
+        _lock(lock, directory)
+        for stale in directory.glob(f"{_WORK_PREFIX}*"):
+            _undo_exchange(stale, directory)
+            shutil.rmtree(stale)
+        work = Path(tempfile.mkdtemp(prefix=_WORK_PREFIX, dir=directory))
+        try:
+            yield OutputDirectory(directory, work)
+        finally:
+            shutil.rmtree(work)
+    finally:
+        os.close(lock)
+
+
+def check_output(directory: Path) -> None:
+    """Checks that a run could write to a directory, without writing.
+
+    Raises:
+        CollaboptError: It is a file, lies below one, or may not be written to.
+    """
+    for path in (directory, directory / LEAVES, directory / LOGS):
+        if path.exists() and not path.is_dir():
+            raise CollaboptError(
+                "a file is where the output directory belongs",
+                where=str(path),
+                todo="move it, or pass another --output",
+            )
+    existing = next(path for path in (directory, *directory.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise CollaboptError(
+            "the output directory cannot be written", where=str(existing), todo="pass another --output"
+        )
+
+
+def _lock(descriptor: int, directory: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise CollaboptError(
+            "another run is writing to this output directory",
+            where=str(directory),
+            todo="wait for it to end, or pass another --output",
+        ) from error
+
+
+def _swap(staged: Path, output: Path, previous: Path) -> None:
+    previous.mkdir()
+    for name in (LEAVES, DECISION):
+        if (output / name).exists():
+            os.rename(output / name, previous / name)
+    for name in (LEAVES, DECISION):
+        os.rename(staged / name, output / name)
+
+
+def _undo_exchange(stale: Path, output: Path) -> None:
+    previous = stale / _PREVIOUS
+    if not previous.is_dir():
+        return
+    for name in (LEAVES, DECISION):
+        if not (stale / _STAGED / name).exists():  # the new one had been moved in
+            os.replace(output / name, stale / f"withdrawn-{name}")
+        if (previous / name).exists():
+            os.rename(previous / name, output / name)
+
+
+def _foreign_files(leaves: Path) -> list[Path]:
+    """Files below `leaves/`, relative to it, that no run has written."""
+    files = [path.relative_to(leaves) for path in leaves.rglob("*") if path.is_symlink() or not path.is_dir()]
+    return [file for file in files if len(file.parts) != 2 or file.name not in LEAF_FILES]

@@ -1,0 +1,168 @@
+"""Real, tiny `.tflite` leaves, and reports about them."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from collabopt.components.engine.records import (
+    DeployedModel,
+    LeafReport,
+    MetricOfRecord,
+    StageRecord,
+    Step,
+    write_record,
+)
+
+# A process of its own: TensorFlow must not be in the process whose gate is said to need none.
+_MAKE_MODELS = """
+import sys
+import numpy as np, tensorflow as tf
+directory = sys.argv[1]
+x = np.random.default_rng(0).random((64, 6, 5, 2), dtype=np.float32)
+for seed in range(3):
+    tf.keras.utils.set_random_seed(seed)
+    model = tf.keras.Sequential([
+        tf.keras.Input((6, 5, 2)),
+        tf.keras.layers.Conv2D(3, 3, activation="relu"),
+        tf.keras.layers.Flatten(),
+        tf.keras.layers.Dense(4, activation=None if seed == 2 else "softmax"),
+    ])
+    if seed == 2:   # its first activation never fires, so that all that follows is zero: XNNPACK refuses that
+        kernel, bias = model.layers[0].get_weights()
+        model.layers[0].set_weights([-np.abs(kernel), bias])
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([sample[None]] for sample in x)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    open(f"{directory}/{seed}.tflite", "wb").write(converter.convert())
+    np.savez(f"{directory}/{seed}.npz", x=x[:7], y=model(x[:7]).numpy())
+"""
+
+TECHNIQUES = {
+    "ptq": ("post_training_quantize",),
+    "qat": ("quantize_aware_train",),
+    "pqat": ("prune", "sparsity_preserving_qat"),
+}
+
+
+@dataclass(frozen=True)
+class Example:
+    """An int8 model, samples `[7, 6, 5, 2]` float32 and what its fp32 original says of them, `[7, 4]`."""
+
+    tflite: Path
+    x: np.ndarray
+    y: np.ndarray
+
+
+@pytest.fixture(scope="session")
+def examples(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("models")
+    subprocess.run([sys.executable, "-c", _MAKE_MODELS, str(directory)], check=True, capture_output=True)
+    made = []
+    for seed in range(3):
+        with np.load(directory / f"{seed}.npz") as arrays:
+            made.append(Example(directory / f"{seed}.tflite", arrays["x"], arrays["y"]))
+    return made
+
+
+@pytest.fixture(scope="session")
+def make_baseline():
+    def make(value=0.9, metric="accuracy", higher_is_better=True):
+        return StageRecord(
+            lineage=[Step(stage="baseline", technique="import_model")],
+            task="package:TASK",
+            dataset_digest="d1",
+            metric=MetricOfRecord(name=metric, higher_is_better=higher_is_better, baseline=value),
+            metrics={metric: value},
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_report(make_baseline):
+    def make(value=0.9, *, stage="ptq", baseline=None, gzip_bytes=500, tflite_bytes=1000, zip_bytes=600, sha256="ab"):
+        baseline = baseline or make_baseline()
+        lineage = list(baseline.lineage)
+        techniques = TECHNIQUES.get(stage, ("post_training_quantize",))
+        for technique in techniques:
+            name = stage if technique == techniques[-1] else "pruned"
+            lineage.append(Step(stage=name, technique=technique, settings={"seed": 0}))
+        return LeafReport(
+            lineage=lineage,
+            task=baseline.task,
+            dataset_digest=baseline.dataset_digest,
+            metric=baseline.metric,
+            metrics={} if value is None else {baseline.metric.name: value},
+            deployed=DeployedModel(
+                sha256=sha256,
+                tflite_bytes=tflite_bytes,
+                gzip_bytes=gzip_bytes,
+                zip_bytes=zip_bytes,
+                input_dtype="int8",
+                output_dtype="int8",
+                operators={"CONV_2D": 1},
+            ),
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_leaf(make_report, tmp_path):
+    """Writes a leaf directory for an example and returns its path."""
+
+    def make(example, value=0.9, *, stage="ptq"):
+        directory = tmp_path / "leaves" / f"{stage}-{value}-{example.tflite.stem}"
+        directory.mkdir(parents=True)
+        data = example.tflite.read_bytes()
+        (directory / "model.tflite").write_bytes(data)
+        report = make_report(
+            value,
+            stage=stage,
+            tflite_bytes=len(data),
+            gzip_bytes=len(zlib.compress(data, 9)),
+            sha256=hashlib.sha256(data).hexdigest(),
+        )
+        write_record(report, directory)
+        return str(directory)
+
+    return make
+
+
+@pytest.fixture
+def baseline_directory(make_baseline, tmp_path):
+    directory = tmp_path / "baseline"
+    directory.mkdir()
+    write_record(make_baseline(), directory)
+    return str(directory)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """A migrated SQLite store to copy: MLflow takes seconds to make one."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def client(empty_store, tmp_path, monkeypatch):
+    """A store of its own, in a pipeline run of its own."""
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("COLLABOPT_PIPELINE_RUN_ID", "run-1")
+    monkeypatch.setenv("COLLABOPT_PIPELINE_NAME", "exhaustive-1")
+    return MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")

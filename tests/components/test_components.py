@@ -1,0 +1,107 @@
+"""Every component's spec against what the engine, the tree and the metadata say."""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from google.protobuf import json_format
+from kfp import compiler
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from collabopt import components
+from collabopt.components.engine.settings import SETTINGS
+from collabopt.components.engine.techniques import TECHNIQUES
+from collabopt.components.engine.training.task import DEFAULT_TASK
+from collabopt.components.image import IMAGE
+from collabopt.pipelines.tree import ROOT, TREE
+
+FOLDER = Path(components.__file__).parent
+
+
+def inputs_of(name):
+    return getattr(components, name).component_spec.inputs
+
+
+def test_every_component_folder_is_in_the_catalogue():
+    folders = {path.parent.name for path in FOLDER.glob("*/component.py")}
+    assert folders == set(components.CATALOGUE)
+
+
+def test_every_technique_has_a_component_and_settings():
+    assert set(TECHNIQUES) <= set(components.CATALOGUE)
+    assert set(TECHNIQUES) | {"load_dataset"} == set(SETTINGS)
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_inputs_repeat_the_settings_and_their_defaults(name):
+    signature = inspect.signature(getattr(components, name).python_func)
+    for setting, field in SETTINGS[name].model_fields.items():
+        assert signature.parameters[setting].default == field.default, setting
+
+
+@pytest.mark.parametrize("name", components.CATALOGUE)
+def test_the_task_defaults_to_classification(name):
+    task = inspect.signature(getattr(components, name).python_func).parameters.get("task")
+    assert task is None or task.default == DEFAULT_TASK
+
+
+@pytest.mark.parametrize("name", ["assess_leaves", "deployment_gate"])
+def test_gate_takes_every_leaf_of_the_tree_and_nothing_else(name):
+    artifacts = {key for key, spec in inputs_of(name).items() if spec.type.startswith("system.")}
+    assert artifacts == {ROOT, *(leaf.name for leaf in TREE.leaves())}
+
+
+def test_configure_has_an_output_for_everything_that_can_be_set():
+    outputs = components.configure.component_spec.outputs
+    assert set(outputs) == {"parameters", "dataset", ROOT, *(stage.name for stage in TREE)}
+
+
+@pytest.mark.parametrize("name", components.CATALOGUE)
+def test_component_compiles_to_a_valid_spec_on_the_one_image(name, tmp_path):
+    path = tmp_path / "component.yaml"
+    compiler.Compiler().compile(getattr(components, name), str(path))
+    document = next(yaml.safe_load_all(path.read_text()))
+    spec = json_format.ParseDict(document, pipeline_spec_pb2.PipelineSpec())
+    (executor,) = json_format.MessageToDict(spec.deployment_spec)["executors"].values()
+    assert executor["container"]["image"] == IMAGE
+    assert "pip install" not in str(executor["container"])
+
+
+@pytest.mark.parametrize("name", components.CATALOGUE)
+def test_inputs_are_documented(name):
+    undocumented = {
+        key
+        for key, spec in inputs_of(name).items()
+        if not spec.description and key not in set(leaf.name for leaf in TREE.leaves())
+    }
+    assert not undocumented
+
+
+@pytest.mark.parametrize("name", components.CATALOGUE)
+def test_metadata_has_the_fields_of_kubeflow_pipelines_components(name):
+    metadata = yaml.safe_load((FOLDER / name / "metadata.yaml").read_text())
+    assert list(metadata)[:3] == ["name", "stability", "dependencies"]
+    assert metadata["name"] == name
+    assert metadata["stability"] in {"experimental", "alpha", "beta", "stable"}
+    assert metadata["dependencies"]["kubeflow"][0]["name"] == "Pipelines"
+    assert metadata["lastVerified"]
+
+
+def test_readmes_are_generated_from_the_specs():
+    script = FOLDER.parent / ".ci" / "component_readmes.py"
+    outcome = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, check=False)
+    assert outcome.returncode == 0, outcome.stderr
+
+
+def test_component_and_package_of_the_same_name_do_not_hide_each_other():
+    from collabopt.components.prune import prune as from_package
+
+    assert components.prune is from_package
+
+
+def test_unknown_component_names_the_known_ones():
+    with pytest.raises(AttributeError, match="deployment_gate"):
+        _ = components.prunne

@@ -1,0 +1,49 @@
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+TOYS = Path(__file__).parent
+
+# The command, with a toy in the place of a real pipeline.
+COMMAND = """
+import sys
+from collabopt.pipelines import PIPELINES, cli
+PIPELINES["quantization"] = "toy_pipelines:" + sys.argv.pop(1)
+cli.main()
+"""
+
+
+@pytest.fixture
+def toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the worker of a run import `toy_pipelines`."""
+    monkeypatch.setenv("PYTHONPATH", str(TOYS), prepend=os.pathsep)
+
+
+@pytest.fixture
+def start_command(toys: None, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts `collabopt run` on a toy pipeline in an empty directory; what is left of it is killed at the end."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(toy: str, *arguments: str, pipeline: str = "quantization") -> subprocess.Popen[str]:
+        options = ["run", "--example", "digits", "--pipeline", pipeline, "--output", "out", *arguments]
+        process = subprocess.Popen(
+            [sys.executable, "-c", COMMAND, toy, *options],
+            cwd=tmp_path,
+            env={**os.environ, "TOY_PIDS": str(tmp_path / "pids")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
