@@ -63,7 +63,7 @@ def tree() -> None:
 def run(
     example: Annotated[str | None, typer.Option(help="Built-in model and data, for example `digits`.")] = None,
     model: Annotated[str | None, typer.Option(help="Trained Keras model: .keras, .h5 or SavedModel.")] = None,
-    data: Annotated[str | None, typer.Option(help="Data: npz, TFRecord or a directory of images.")] = None,
+    data: Annotated[str | None, typer.Option(help="Data: npz, TFRecord, a directory of images, or `task`.")] = None,
     task: Annotated[str | None, typer.Option(metavar="MODULE:ATTR", help="Losses, metrics and data of a task.")] = None,
     pipeline: Annotated[str, typer.Option(help=f"One of {', '.join(PIPELINES)}.")] = "exhaustive",
     policy: Annotated[Path | None, typer.Option(metavar="FILE", help="Policy of the deployment gate (YAML).")] = None,
@@ -99,7 +99,8 @@ def run(
         settings=settings or (),
         parameters=parameters or (),
     )
-    console = Console(highlight=False)
+    # Without a terminal rich assumes 80 columns, which the tables do not fit.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     os.environ["MLFLOW_TRACKING_URI"] = planned.tracking_uri
     try:
         run_locally(planned, console, on_failure=_mark_failed)

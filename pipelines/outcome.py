@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -108,10 +109,13 @@ def _leaves(pipeline_root: Path) -> list[Leaf]:
 def _figures(outcome: Outcome, seconds: Mapping[str, float]) -> Table:
     baseline = outcome.decision.baseline
     title = f"leaves (baseline: {baseline.metric} {_figure(baseline.value, '.4f')})"
-    table = Table(title=Text(title, style="bold"), title_justify="left")
+    caption = "bytes of model.tflite, raw and gzip -9; zeros among its weights; most distinct weights on one channel"
+    table = Table(
+        title=Text(title, style="bold"), title_justify="left", caption=caption, caption_justify="left", box=SIMPLE
+    )
     table.add_column("leaf", no_wrap=True)
-    for name in [baseline.metric, "drop", "bytes", "gzip bytes", "sparsity", "values per channel", "s"]:
-        table.add_column(name, justify="right")
+    for name in [baseline.metric, "drop", "bytes", "gzip", "zeros", "distinct", "time"]:
+        table.add_column(name, justify="right", no_wrap=True)
     for leaf in outcome.leaves:
         report = leaf.report
         value = report.metrics.get(report.metric.name)
@@ -123,13 +127,13 @@ def _figures(outcome: Outcome, seconds: Mapping[str, float]) -> Table:
             _figure(report.deployed.gzip_bytes, ",d"),
             _figure(report.metrics.get("sparsity"), ".1%"),
             _figure(report.metrics.get("max_distinct_values_per_channel"), ".0f"),
-            _figure(seconds.get(leaf.stage), ".0f"),
+            f"{_figure(seconds.get(leaf.stage), '.0f')} s",
         )
     return table
 
 
 def _verdicts(outcome: Outcome) -> Table:
-    table = Table("leaf", "verdict", "reason", title=Text("verdicts", style="bold"), title_justify="left")
+    table = Table("leaf", "verdict", "reason", title=Text("verdicts", style="bold"), title_justify="left", box=SIMPLE)
     for verdict in outcome.decision.verdicts:
         word, style = ("qualified", "green") if verdict.qualified else ("refused", "red")
         if verdict.leaf == outcome.decision.winner:

@@ -22,6 +22,11 @@ from collabopt.pipelines.run_state import WatchedStage
 from collabopt.pipelines.tree import ROOT, TREE
 
 EXAMPLE_SCHEME = "example://"
+TASK_DATA = "task"
+# Where the defaults, chosen for small data, would take an example too long on two cores.
+EXAMPLE_PARAMETERS: dict[str, dict[str, object]] = {
+    f"{EXAMPLE_SCHEME}fashion-mnist": {"batch_size": 128, "epochs": 2, "qat_epochs": 2},
+}
 
 _ENGINE_MODULES = ("tensorflow", "tf_keras", "tensorflow_model_optimization", "ai_edge_litert", "mlflow", "sklearn")
 _AROUND_THE_TREE = ("configure", "dataset", ROOT, "assess", "gate")
@@ -65,7 +70,11 @@ def plan_run(
     """
     check_pipeline(pipeline)
     overrides = parse_settings(settings)
-    arguments: dict[str, object] = {**parse_parameters(parameters, parameters_of(pipeline)), "settings": overrides}
+    arguments: dict[str, object] = {
+        **EXAMPLE_PARAMETERS.get(model, {}),
+        **parse_parameters(parameters, parameters_of(pipeline)),
+        "settings": overrides,
+    }
     _check_settings(overrides, {**parameters_of(pipeline), **arguments}, stages_of(pipeline))
     check_output(output)
     _check_engine()
@@ -242,7 +251,7 @@ def _existing(source: str, option: str) -> str:
         if name not in EXAMPLES:
             raise _unknown(f"unknown example '{name}'", name, EXAMPLES)
         return source
-    if source.startswith(GCS_SCHEME):
+    if source.startswith(GCS_SCHEME) or (option == "--data" and source == TASK_DATA):
         return source
     if "://" in source:
         raise CollaboptError(

@@ -26,7 +26,15 @@ from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.stage_result import StageResult
 
 SOCKET_VARIABLE = "COLLABOPT_STAGE_HOST"
-_PRELOADED = ("tensorflow", "tf_keras.layers", "tensorflow_model_optimization", "ai_edge_litert.interpreter", "mlflow")
+_PRELOADED = (
+    "tensorflow",
+    "tf_keras.layers",
+    "tensorflow_model_optimization",
+    "ai_edge_litert.interpreter",
+    "mlflow",
+    "mlflow.store.db.utils",
+    "mlflow.store.tracking.sqlalchemy_store",
+)
 
 P = ParamSpec("P")
 

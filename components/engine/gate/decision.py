@@ -158,7 +158,7 @@ def _refuse_drop(report: LeafReport, baseline: StageRecord, policy: Policy) -> s
     drop = baseline.metric.drop(value)
     if drop <= policy.max_drop + DROP_TOLERANCE:
         return None
-    return f"'{name}' is {value:.6g}, {drop:.6g} worse than the baseline; accepted are {policy.max_drop:.6g}"
+    return f"'{name}' is {value:.4f}, {drop:.4f} worse than the baseline; accepted are {policy.max_drop:g}"
 
 
 def _refuse_tflite_bytes(report: LeafReport, baseline: StageRecord, policy: Policy) -> str | None:
@@ -172,7 +172,7 @@ def _refuse_gzip_bytes(report: LeafReport, baseline: StageRecord, policy: Policy
 def _refuse_size(what: str, size_bytes: int, limit_bytes: int | None) -> str | None:
     if limit_bytes is None or size_bytes <= limit_bytes:
         return None
-    return f"the {what} has {size_bytes} bytes; accepted are {limit_bytes}"
+    return f"the {what} has {size_bytes:,} bytes; accepted are {limit_bytes:,}"
 
 
 # (report, baseline, policy) -> why the leaf may not be shipped, None if it may. A leaf must pass all of them.
@@ -194,7 +194,7 @@ def _outcome(winner: Verdict | None, qualified: list[Verdict], verdicts: tuple[V
         return f"none of {len(verdicts)} leaves qualifies; nothing is shipped"
     return (
         f"'{winner.leaf}' is shipped: of {len(qualified)} qualified leaves ({len(verdicts)} in all) it has the least "
-        f"{policy.minimize} ({getattr(winner, policy.minimize)}), {_drop_in_words(winner.drop)}"
+        f"{policy.minimize} ({getattr(winner, policy.minimize):,}), {_drop_in_words(winner.drop)}"
     )
 
 
@@ -202,12 +202,12 @@ def _drop_in_words(drop: float | None) -> str:
     if drop is None:
         return "drop unknown"
     return (
-        f"{abs(drop):.6g} {'worse' if drop > 0 else 'better'} than the baseline" if drop else "as good as the baseline"
+        f"{abs(drop):.4f} {'worse' if drop > 0 else 'better'} than the baseline" if drop else "as good as the baseline"
     )
 
 
 def _sizes(report: LeafReport) -> str:
-    return f"{report.deployed.tflite_bytes} bytes, {report.deployed.gzip_bytes} gzipped"
+    return f"{report.deployed.tflite_bytes:,} bytes, {report.deployed.gzip_bytes:,} gzipped"
 
 
 def _finite(value: float | None) -> float | None:

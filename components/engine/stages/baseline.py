@@ -62,7 +62,7 @@ def import_model_stage(
                     baseline=measured[purpose.metric.name],
                 ),
                 metrics={**measured, **_float_file_sizes(model)},
-                mlflow={"run_id": run.run_id, "experiment_id": run.experiment_id},
+                mlflow=run.ids,
                 versions=versions(),
             )
             return finish_interior(model, record, Path(output), run)

@@ -70,7 +70,7 @@ def run_stage(
                 dataset_digest=data.spec.digest,
                 metric=parent_record.metric,
                 claims=parent_record.claims,
-                mlflow={"run_id": run.run_id, "experiment_id": run.experiment_id},
+                mlflow=run.ids,
                 versions=versions(),
             )
             make_deterministic(step.settings["seed"])

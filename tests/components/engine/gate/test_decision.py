@@ -29,7 +29,7 @@ def test_the_smallest_leaf_within_the_limits_wins(make_report, make_baseline):
     assert [verdict.leaf for verdict in decision.verdicts] == ["pqat", "ptq", "qat"]
     refused = verdict_on(decision, "pqat")
     assert not refused.qualified
-    assert refused.reason == "'accuracy' is 0.8, 0.1 worse than the baseline; accepted are 0.02"
+    assert refused.reason == "'accuracy' is 0.8000, 0.1000 worse than the baseline; accepted are 0.02"
     assert (refused.pathway, refused.techniques) == (
         "collaborative",
         ("import_model", "prune", "sparsity_preserving_qat"),
@@ -63,7 +63,7 @@ def test_size_limits_refuse_with_the_figures(make_report, make_baseline):
     decision = decide(make_baseline(), leaves, Policy(max_tflite_bytes=1000, max_gzip_bytes=500))
     assert decision.winner == "qat"
     assert verdict_on(decision, "ptq").reason == (
-        "the .tflite file has 1001 bytes; accepted are 1000; the gzipped file has 501 bytes; accepted are 500"
+        "the .tflite file has 1,001 bytes; accepted are 1,000; the gzipped file has 501 bytes; accepted are 500"
     )
 
 

@@ -1,0 +1,63 @@
+"""Runs of the real command: real kfp.local, real TensorFlow, real MLflow on SQLite."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+COLLABOPT = Path(sys.executable).parent / "collabopt"
+TASKS = Path(__file__).parents[1] / "components" / "engine" / "training"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run of the command: where it ran, how it ended, what it said."""
+
+    directory: Path
+    exit_code: int
+    output: str
+    error: str
+
+    @property
+    def result(self) -> Path:
+        return self.directory / "collabopt-output"
+
+
+@pytest.fixture(scope="session")
+def collabopt(tmp_path_factory):
+    """Runs `collabopt ARGUMENTS` in an empty directory, where its MLflow store will be too."""
+    cache = tmp_path_factory.mktemp("cache")
+
+    def run(*arguments: object) -> Run:
+        directory = tmp_path_factory.mktemp("run")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+        environment = {**kept, "COLLABOPT_CACHE": str(cache), "PYTHONPATH": str(TASKS), "TF_CPP_MIN_LOG_LEVEL": "2"}
+        done = subprocess.run(
+            [COLLABOPT, *map(str, arguments)],
+            cwd=directory,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return Run(directory, done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def tracking(monkeypatch):
+    """Connects to the MLflow store of a run."""
+
+    def connect(run: Run):
+        import mlflow
+
+        uri = f"sqlite:///{run.directory / 'mlflow.db'}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        mlflow.set_tracking_uri(uri)
+        return mlflow.MlflowClient()
+
+    return connect
