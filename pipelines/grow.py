@@ -48,6 +48,8 @@ def plant(parameters: Parameters, stages: Iterable[Stage]) -> Grown:
             stages={"dataset": "load_dataset", ROOT: "import_model", **known},
             settings=parameters.settings,
             policy=parameters.policy,
+            model=parameters.model,
+            data=parameters.data,
             task=parameters.task,
             sparsity=parameters.sparsity,
             clusters=parameters.clusters,

@@ -180,7 +180,7 @@ def _environment(run: LocalRun, run_id: str, output: OutputDirectory) -> dict[st
         PROGRESS_FILE_VARIABLE: str(output.work / _PROGRESS_FILE),
         LOG_DIRECTORY_VARIABLE: str(output.logs),
         "COLLABOPT_PIPELINE_RUN_ID": run_id,
-        "COLLABOPT_PIPELINE_NAME": run.name,
+        "COLLABOPT_PIPELINE_NAME": f"{run.name}-{run_id[:8]}",
         "MLFLOW_TRACKING_URI": run.tracking_uri,
         "PYTHONUNBUFFERED": "1",
         "TMPDIR": str(scratch),  # kfp leaves a directory there for every task

@@ -10,6 +10,8 @@ def configure(
     stages: dict,
     settings: dict = {},
     policy: str = "",
+    model: str = "",
+    data: str = "",
     task: str = "collabopt.components.engine.training.classification:TASK",
     sparsity: float = 0.5,
     clusters: int = 16,
@@ -45,6 +47,8 @@ def configure(
         stages: Every stage of the tree that has settings -> its technique, or "" where the pipeline leaves it out.
         settings: Stage name -> hyperparameter -> value.
         policy: Policy of the deployment gate, as YAML.
+        model: Source of the model, for the record.
+        data: Source of the data, for the record.
         task: Import path of the task, `module:attribute`.
         sparsity: Target sparsity of pruning.
         clusters: Number of clusters.
@@ -56,7 +60,7 @@ def configure(
         seed: Seed of everything.
 
     Returns:
-        parameters: The parameters that people compare runs by.
+        parameters: What people compare runs by: the arguments above, and settings as `<stage>.<name>`.
         dataset: Overrides of load_dataset.
         baseline: Overrides of import_model.
         ptq: Overrides of that stage, as for every stage of the tree.
@@ -69,6 +73,8 @@ def configure(
         stages=stages,
         settings=settings,
         policy=policy,
+        model=model,
+        data=data,
         task=task,
         parameters={
             "sparsity": sparsity,

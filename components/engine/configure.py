@@ -18,6 +18,8 @@ def configure_run(
     settings: Mapping[str, Mapping[str, object]],
     policy: str,
     task: str,
+    model: str,
+    data: str,
     parameters: Mapping[str, object],
 ) -> dict[str, dict[str, object]]:
     """Validates policy, task, parameters and per-stage settings, and hands every stage its own overrides.
@@ -27,10 +29,13 @@ def configure_run(
         settings: Stage name -> hyperparameter -> value.
         policy: Policy of the gate, as YAML.
         task: Import path of the task.
+        model: Source of the model, for the record.
+        data: Source of the data, for the record.
         parameters: Pipeline parameters that set hyperparameters (see `bindings`).
 
     Returns:
-        `parameters` as given, and stage name -> overrides for every stage, empty where there are none.
+        Under `parameters` what people compare runs by: the arguments of the pipeline, and the settings given to single
+        stages as `<stage>.<name>`. Under every stage's name its overrides, empty where there are none.
 
     Raises:
         CollaboptError: Something in it is unknown or illegal.
@@ -46,7 +51,10 @@ def configure_run(
         for stage, technique in used.items():
             settings_for(technique, {**inputs_of(technique, parameters), **settings.get(stage, {})}, stage)
         emit(STAGE, "finished", metrics={})
-        return {"parameters": dict(parameters), **{stage: dict(settings.get(stage, {})) for stage in stages}}
+        sources = {"model": model, "data": data, "task": task, "policy": policy}
+        given = {f"{stage}.{name}": value for stage, values in settings.items() for name, value in values.items()}
+        overrides = {stage: dict(settings.get(stage, {})) for stage in stages}
+        return {"parameters": {**sources, **parameters, **given}, **overrides}
 
 
 def _check_form(stage: str, values: object, stages: Mapping[str, str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from collabopt.components.engine.records import read_leaf_report
 from collabopt.pipelines.tree import ROOT, TREE
 
-QUICK = ["--param", "epochs=1", "--param", "qat_epochs=1"]
+QUICK = ["--param", "epochs=1", "--param", "qat_epochs=1", "--set", "pruned.learning_rate=0.002"]
 LEAVES = {leaf.name for leaf in TREE.leaves()}
 STANDARD = {leaf.name for leaf in TREE.standard().leaves()}
 
@@ -90,8 +90,10 @@ def test_mlflow_has_one_parent_and_a_child_per_stage(exhaustive, tracking):
     assert {run.info.status for run in runs} == {"FINISHED"}
 
     winner = decision_of(exhaustive)["winner"]
-    assert parent.data.params["sparsity"] == "0.5"
-    assert parent.data.params["pruned.target_sparsity"] == "0.5"
+    assert parent.data.params["data"] == "example://digits"
+    assert (parent.data.params["sparsity"], parent.data.params["clusters"]) == ("0.5", "16")
+    assert parent.data.params["pruned.learning_rate"] == "0.002"
+    assert children["pruned"].data.params["pruned.learning_rate"] == "0.002"
     assert parent.data.metrics["accuracy"] == children[winner].data.metrics["accuracy"]
     assert winner in parent.data.tags["mlflow.note.content"]
 
@@ -102,9 +104,16 @@ def test_mlflow_has_one_parent_and_a_child_per_stage(exhaustive, tracking):
     assert pqat.data.tags["collabopt.techniques"] == "import_model>prune>sparsity_preserving_qat"
     wanted = {"accuracy", "accuracy_drop", "tflite_bytes", "gzip_bytes", "sparsity", "max_distinct_values_per_channel"}
     assert wanted <= set(pqat.data.metrics)
-    assert len(client.get_metric_history(pqat.info.run_id, "val_accuracy")) == 1
+    assert len(client.get_metric_history(pqat.info.run_id, "validation/accuracy")) == 1
     files = {file.path for file in client.list_artifacts(pqat.info.run_id)}
     assert {"model.tflite", "report.json", "training_curve.csv"} <= files
+
+
+def test_mlflow_shows_the_figures_of_the_reports(exhaustive, tracking):
+    client = tracking(exhaustive)
+    for leaf, report in reports_of(exhaustive).items():
+        metrics = client.get_run(report.mlflow["run_id"]).data.metrics
+        assert {name: metrics[name] for name in report.metrics} == report.metrics, leaf
 
 
 def test_the_champion_in_the_registry_is_the_winner_and_predicts(exhaustive, tracking):

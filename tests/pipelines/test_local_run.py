@@ -64,8 +64,8 @@ def test_stages_get_what_the_contract_promises(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     run("environment", tmp_path / "out")
     seen = dict(line.split("=", 1) for line in (tmp_path / "out/logs/pruned.log").read_text().splitlines())
-    assert seen["COLLABOPT_PIPELINE_NAME"] == "environment"
     assert len(seen["COLLABOPT_PIPELINE_RUN_ID"]) == 36
+    assert seen["COLLABOPT_PIPELINE_NAME"] == f"environment-{seen['COLLABOPT_PIPELINE_RUN_ID'][:8]}"
     assert seen["MLFLOW_TRACKING_URI"] == "sqlite:////nowhere/mlflow.db"
     assert seen["COLLABOPT_LOG_DIR"] == str(tmp_path / "out/logs")
     assert seen["TMPDIR"].startswith(str(tmp_path / "out/.work-"))

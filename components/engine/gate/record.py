@@ -1,6 +1,6 @@
 """What MLflow shows of a decision: the pipeline's parent run, made complete even where stages came from a cache."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from collabopt.components.engine.gate.decision import Decision, Verdict
 from collabopt.components.engine.records import LeafReport
@@ -18,9 +18,9 @@ def complete_parent(
         parent: The run of the whole pipeline.
         decision: What the gate decided.
         leaves: Name of a leaf -> its report.
-        parameters: The pipeline's parameters, logged under their own names.
+        parameters: What people compare runs by: the pipeline's parameters and the settings given to single stages.
     """
-    parent.log_params({**parameters, **settings_by_stage(leaves.values())})
+    parent.log_params(parameters)
     parent.log_metrics(_metrics(decision, leaves))
     parent.describe(leaf_table(decision))
     parent.set_tags(
@@ -30,16 +30,6 @@ def complete_parent(
             "winner_sha256": decision.winner_sha256 or NONE,
         }
     )
-
-
-def settings_by_stage(leaves: Iterable[LeafReport]) -> dict[str, object]:
-    """Settings of every stage on the way to any leaf, as `<stage>.<name>`."""
-    return {
-        f"{step.stage}.{name}": value
-        for report in leaves
-        for step in report.lineage
-        for name, value in step.settings.items()
-    }
 
 
 def leaf_table(decision: Decision) -> str:

@@ -50,8 +50,13 @@ def gate_stage(
             policy_text=policy,
             output=output,
             model_name=model_name,
-            parameters=parameters,
+            parameters={name: _as_given(value) for name, value in parameters.items()},
         )
         metrics = read_leaf_report(leaves[decision.winner]).metrics if decision.winner else {}
         emit("gate", "finished", metrics=metrics)
         return StageResult(metrics, {"winner": decision.winner or "", "outcome": decision.outcome})
+
+
+def _as_given(value: object) -> object:
+    """Undoes what a KFP dict does to whole numbers: it turns them into floats."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value

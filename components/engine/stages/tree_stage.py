@@ -108,8 +108,9 @@ class _Work:
         loss = self.task.loss(plain_model)
 
         def on_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
-            self.curve.append({"epoch": epoch, **metrics})
-            self.run.log_epoch(epoch, metrics)
+            by_split = {_with_split(name): value for name, value in metrics.items()}
+            self.curve.append({"epoch": epoch, **by_split})
+            self.run.log_epoch(epoch, by_split)
             emit(self.stage, "epoch", epoch=epoch, epochs=settings.epochs, metrics=dict(metrics))
 
         def fit(model: Any, callbacks: Sequence[Any]) -> None:
@@ -173,6 +174,11 @@ _LEAVES: dict[str, Callable[[_Work, Any], bytes]] = {
     "cluster_preserving_qat": _quantize_aware(frozenset({CLUSTERED})),
     "sparsity_cluster_preserving_qat": _quantize_aware(frozenset({SPARSE, CLUSTERED})),
 }
+
+
+def _with_split(keras_name: str) -> str:
+    """`accuracy` -> `train/accuracy`: what an epoch reports must not pass for the figure on the test split."""
+    return f"validation/{keras_name.removeprefix('val_')}" if keras_name.startswith("val_") else f"train/{keras_name}"
 
 
 def _fp32_metrics(model: Any, record: StageRecord, data: StoredDataset, task: Task) -> dict[str, float]:

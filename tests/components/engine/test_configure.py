@@ -14,6 +14,8 @@ def configure(settings=None, policy="", task=DEFAULT_TASK, stages=None, **parame
         settings=settings or {},
         policy=policy,
         task=task,
+        model="model.keras",
+        data="data.npz",
         parameters={**PARAMETERS, **parameters},
     )
 
@@ -21,7 +23,14 @@ def configure(settings=None, policy="", task=DEFAULT_TASK, stages=None, **parame
 def test_every_stage_gets_its_own_overrides_and_no_others():
     outputs = configure({"pqat": {"epochs": 7}})
     assert outputs.pop("pqat") == {"epochs": 7}
-    assert outputs.pop("parameters") == PARAMETERS
+    assert outputs.pop("parameters") == {
+        "model": "model.keras",
+        "data": "data.npz",
+        "task": DEFAULT_TASK,
+        "policy": "",
+        "pqat.epochs": 7,
+        **PARAMETERS,
+    }
     assert all(values == {} for values in outputs.values())
 
 

@@ -61,9 +61,6 @@ def test_the_gate_ships_the_winner_and_completes_the_pipeline_run(client, gate, 
     assert parent.data.params == {
         "epochs": "3",
         "overrides": '{"pqat": {"epochs": 5}}',
-        "ptq.seed": "0",
-        "pruned.seed": "0",
-        "pqat.seed": "0",
     }
     assert parent.data.metrics["accuracy"] == 0.88
     assert parent.data.metrics["drop"] == pytest.approx(0.02)
