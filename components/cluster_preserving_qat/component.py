@@ -22,7 +22,7 @@ def cluster_preserving_qat(
 ):
     """Fine-tune a clustered model with fake quantization and keep its clusters (CQAT).
 
-    Quantization-aware training with TFMOT's cluster-preserving scheme.
+    Quantization-aware training in which every kernel keeps its palette, one per deployed tensor.
 
     Args:
         parent: fp32 model of the parent stage.

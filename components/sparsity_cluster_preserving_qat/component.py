@@ -22,7 +22,7 @@ def sparsity_cluster_preserving_qat(
 ):
     """Fine-tune a pruned and clustered model with fake quantization and keep both (PCQAT).
 
-    Quantization-aware training with TFMOT's cluster-preserving scheme, zeros preserved.
+    Quantization-aware training in which every kernel keeps its zeros and its palette, one per deployed tensor.
 
     Args:
         parent: fp32 model of the parent stage.

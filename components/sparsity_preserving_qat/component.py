@@ -22,7 +22,7 @@ def sparsity_preserving_qat(
 ):
     """Fine-tune a pruned model with fake quantization and keep its zeros (PQAT).
 
-    Quantization-aware training with TFMOT's prune-preserving scheme.
+    Quantization-aware training in which every kernel keeps its zeros, whatever surrounds the layer.
 
     Args:
         parent: fp32 model of the parent stage.

@@ -1,7 +1,4 @@
-"""Quantization-aware training (Jacob et al. 2018, https://arxiv.org/abs/1712.05877), plain and preserving, by TFMOT.
-
-This file is where the quantize scheme is chosen: the one place to change when preservation is to be done otherwise.
-"""
+"""Quantization-aware training (Jacob et al. 2018, https://arxiv.org/abs/1712.05877), plain and preserving."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,6 +25,8 @@ def quantize_aware(model: Any, stage: str, preserve: frozenset[str], fit: Callab
     """
     import tensorflow_model_optimization as tfmot
 
+    from collabopt.components.engine.compression.preserving import settle
+
     keras = tfmot.quantization.keras
     try:
         quantized = keras.quantize_apply(keras.quantize_annotate_model(model), _scheme(preserve))
@@ -38,21 +37,19 @@ def quantize_aware(model: Any, stage: str, preserve: frozenset[str], fit: Callab
             todo="use a post_training_quantize leaf for this model, or replace the layer",
         ) from error
     fit(quantized, [])
-    if CLUSTERED in preserve:
-        quantized = tfmot.experimental.combine.strip_clustering_cqat(quantized)
+    if preserve:
+        settle(quantized)
     return quantized
 
 
 def _scheme(preserve: frozenset[str]) -> Any:
-    import tensorflow_model_optimization as tfmot
     from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_scheme
 
-    combine = tfmot.experimental.combine
-    if CLUSTERED in preserve:
-        return combine.Default8BitClusterPreserveQuantizeScheme(preserve_sparsity=SPARSE in preserve)
-    if SPARSE in preserve:
-        return combine.Default8BitPrunePreserveQuantizeScheme()
-    return default_8bit_quantize_scheme.Default8BitQuantizeScheme()
+    from collabopt.components.engine.compression.preserving import PreservingScheme
+
+    if not preserve:
+        return default_8bit_quantize_scheme.Default8BitQuantizeScheme()
+    return PreservingScheme(sparse=SPARSE in preserve, clustered=CLUSTERED in preserve)
 
 
 def _first_sentence(error: Exception) -> str:
