@@ -7,7 +7,7 @@ INSTALL := $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python -
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make requirements"
 
-.PHONY: run test lint install requirements clean
+.PHONY: run test lint install requirements readmes clean
 
 run: install ## The main job: the whole tree on the embedded example
 	$(BIN)/collabopt run --example digits
@@ -26,7 +26,7 @@ lint: install ## Format, lint and types
 install: .venv/installed
 
 $(UV):
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .tools uv==$(UV_VERSION)
+	$(PYTHON) -m pip install --quiet --root-user-action ignore --disable-pip-version-check --target .tools uv==$(UV_VERSION)
 
 .venv/installed: $(UV) requirements-dev.txt pyproject.toml
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
@@ -38,6 +38,9 @@ requirements: $(UV) ## Pin anew: base, engine (what the image runs), dev (what t
 	$(COMPILE) pyproject.toml -o requirements.txt
 	$(COMPILE) pyproject.toml requirements-cpu.in --extra engine -o requirements-engine.txt
 	$(COMPILE) pyproject.toml requirements-cpu.in --extra engine --extra dev -o requirements-dev.txt
+
+readmes: install ## Write every component's README.md anew
+	$(BIN)/python .ci/component_readmes.py
 
 clean:
 	rm -rf .venv .tools .build build *.egg-info

@@ -1,6 +1,6 @@
 """Writes every component's README.md from its spec and its metadata.yaml; with --check, only compares.
 
-Layout after kubeflow/pipelines-components (KEP-913): overview, inputs, outputs, usage, metadata.
+Layout after kubeflow/pipelines-components (KEP-913): overview, inputs, outputs, usage.
 """
 
 import inspect

@@ -133,7 +133,12 @@ def compile_pipeline(
 
     from collabopt.pipelines import load_pipeline
 
-    Compiler().compile(load_pipeline(pipeline), str(output))
+    try:
+        Compiler().compile(load_pipeline(pipeline), str(output))
+    except OSError as error:
+        raise CollaboptError(
+            f"the file cannot be written: {error.strerror}", where=str(output), todo="name another file with -o"
+        ) from error
     print(output)
 
 

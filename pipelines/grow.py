@@ -50,6 +50,7 @@ def plant(parameters: Parameters, stages: Iterable[Stage]) -> Grown:
             policy=parameters.policy,
             model=parameters.model,
             data=parameters.data,
+            model_name=parameters.model_name,
             task=parameters.task,
             sparsity=parameters.sparsity,
             clusters=parameters.clusters,

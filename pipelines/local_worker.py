@@ -22,6 +22,7 @@ LIFELINE_VARIABLE = "COLLABOPT_LIFELINE"
 
 def main() -> None:
     """Runs the job described by the file that the command line names; exit code 1 when a task fails."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     _die_with_parent()
     job = json.loads(Path(sys.argv[1]).read_bytes())
     from kfp import local

@@ -79,10 +79,17 @@ def open_output(directory: Path) -> Iterator[OutputDirectory]:
     Leftovers of a run that was killed are cleared away, and an exchange it was killed in is undone.
 
     Raises:
-        CollaboptError: Another run is writing to the directory.
+        CollaboptError: Another run is writing to the directory, or it cannot be made.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    lock = os.open(directory, os.O_RDONLY)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = os.open(directory, os.O_RDONLY)
+    except OSError as error:
+        raise CollaboptError(
+            f"the output directory cannot be made: {error.strerror}",
+            where=str(directory),
+            todo="choose another directory with --output",
+        ) from error
     try:
         _lock(lock, directory)
         for stale in directory.glob(f"{_WORK_PREFIX}*"):

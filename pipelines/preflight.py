@@ -1,6 +1,7 @@
 """Checks everything about a run that can be checked before anything is started; changes nothing."""
 
 import difflib
+import glob
 import importlib.util
 import json
 import os
@@ -85,6 +86,7 @@ def plan_run(
     if policy is not None:
         arguments["policy"] = _policy_text(policy)
     if name is not None:
+        _check_model_name(name)
         arguments["model_name"] = name
     tracking_uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
     _check_tracking(tracking_uri)
@@ -259,6 +261,10 @@ def _existing(source: str, option: str) -> str:
             where=f"{option} {source}",
             todo="pass a local path, gs://bucket/path or --example NAME",
         )
+    if option == "--data" and glob.has_magic(source):
+        if not glob.glob(source):
+            raise CollaboptError("no file matches the pattern", where=f"{option} {source}", todo="check the pattern")
+        return str(Path(source).absolute())
     path = Path(source).expanduser().absolute()
     if not path.exists():
         raise CollaboptError("there is no such file or directory", where=f"{option} {source}", todo="correct the path")
@@ -277,6 +283,12 @@ def _check_task(task: str) -> None:
             where=f"--task {task}",
             todo="install it, or run in the directory that holds it",
         )
+
+
+def _check_model_name(name: str) -> None:
+    from collabopt.components.engine.gate.promotion import check_model_name
+
+    check_model_name(name)
 
 
 def _policy_text(path: Path) -> str:

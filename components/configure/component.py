@@ -12,11 +12,12 @@ def configure(
     policy: str = "",
     model: str = "",
     data: str = "",
+    model_name: str = "collabopt",
     task: str = "collabopt.components.engine.training.classification:TASK",
     sparsity: float = 0.5,
     clusters: int = 16,
     epochs: int = 3,
-    learning_rate: float = 1e-4,
+    learning_rate: float = 1e-3,
     qat_epochs: int = 3,
     qat_learning_rate: float = 1e-4,
     batch_size: int = 32,
@@ -49,6 +50,7 @@ def configure(
         policy: Policy of the deployment gate, as YAML.
         model: Source of the model, for the record.
         data: Source of the data, for the record.
+        model_name: Name in the MLflow registry.
         task: Import path of the task, `module:attribute`.
         sparsity: Target sparsity of pruning.
         clusters: Number of clusters.
@@ -75,6 +77,7 @@ def configure(
         policy=policy,
         model=model,
         data=data,
+        model_name=model_name,
         task=task,
         parameters={
             "sparsity": sparsity,

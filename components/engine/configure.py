@@ -20,6 +20,7 @@ def configure_run(
     task: str,
     model: str,
     data: str,
+    model_name: str,
     parameters: Mapping[str, object],
 ) -> dict[str, dict[str, object]]:
     """Validates policy, task, parameters and per-stage settings, and hands every stage its own overrides.
@@ -31,6 +32,7 @@ def configure_run(
         task: Import path of the task.
         model: Source of the model, for the record.
         data: Source of the data, for the record.
+        model_name: Name in the MLflow registry.
         parameters: Pipeline parameters that set hyperparameters (see `bindings`).
 
     Returns:
@@ -41,9 +43,11 @@ def configure_run(
         CollaboptError: Something in it is unknown or illegal.
     """
     from collabopt.components.engine.gate.policy import parse_policy
+    from collabopt.components.engine.gate.promotion import check_model_name
 
     with stage_session(STAGE):
         parse_policy(policy)
+        check_model_name(model_name)
         load_task(task)
         used = {stage: technique for stage, technique in stages.items() if technique}
         for stage, values in settings.items():

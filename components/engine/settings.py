@@ -6,11 +6,20 @@ The component specs repeat names and defaults because Kubeflow Pipelines reads s
 from collections.abc import Mapping
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from collabopt.components.engine.errors import CollaboptError
 
 OpenUnit = Annotated[float, Field(gt=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
 SettingsType = TypeVar("SettingsType", bound="Settings")
 
@@ -18,7 +27,14 @@ SettingsType = TypeVar("SettingsType", bound="Settings")
 class Settings(BaseModel):
     """Base of all settings: immutable, no unknown names."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value_as_number(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("a number is wanted, not true or false")
+        return value
 
 
 class TrainingSettings(Settings):
@@ -36,7 +52,7 @@ class TrainingSettings(Settings):
     batch_size: Count = 32
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     optimizer: Literal["adam", "sgd", "rmsprop", "adamw"] = "adam"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
 
 class PruningSettings(TrainingSettings):
@@ -91,7 +107,7 @@ class PostTrainingQuantizationSettings(Settings):
     """
 
     representative_samples: Count = 200
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
 
 class QuantizationAwareTrainingSettings(TrainingSettings):
@@ -117,7 +133,7 @@ class DatasetSettings(Settings):
             `encoding` (`values`, `image`, `raw` or `tensor`).
     """
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     train_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     test_share: OpenUnit = 0.2
     validation_share: OpenUnit = 0.1
@@ -140,7 +156,7 @@ class ImportSettings(Settings):
     """
 
     allow_lambda: bool = False
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
 
 SETTINGS: dict[str, type[Settings]] = {

@@ -82,6 +82,14 @@ TECHNIQUES: dict[str, Technique] = {
 }
 
 
+def properties_after(techniques: Iterable[str]) -> frozenset[str]:
+    """What a model has won and kept after these techniques, in this order, from the baseline on."""
+    properties: frozenset[str] = frozenset()
+    for name in techniques:
+        properties = TECHNIQUES[name].properties_after(properties)
+    return properties
+
+
 def pathway_of(techniques: Iterable[str]) -> str:
     """`collaborative` when any technique on the way preserves an earlier one, else `standard`.
 

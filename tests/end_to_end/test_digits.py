@@ -9,14 +9,15 @@ import pytest
 from collabopt.components.engine.records import read_leaf_report
 from collabopt.pipelines.tree import ROOT, TREE
 
-QUICK = ["--param", "epochs=1", "--param", "qat_epochs=1", "--set", "pruned.learning_rate=0.002"]
+QUICK = ["--param", "epochs=1", "--param", "qat_epochs=1"]
+SETTING = ["--set", "pruned.learning_rate=0.002"]
 LEAVES = {leaf.name for leaf in TREE.leaves()}
 STANDARD = {leaf.name for leaf in TREE.standard().leaves()}
 
 
 @pytest.fixture(scope="module")
 def exhaustive(collabopt):
-    return collabopt("run", "--example", "digits", *QUICK)
+    return collabopt("run", "--example", "digits", *QUICK, *SETTING)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def strict(collabopt, tmp_path_factory):
     """No standard leaf is this small; clustering what has been pruned gets there."""
     policy = tmp_path_factory.mktemp("policy") / "strict.yaml"
     policy.write_text("max_drop: 0.2\nmax_gzip_bytes: 12300\n")
-    return collabopt("run", "--example", "digits", "--pipeline", "staged", "--policy", policy, *QUICK)
+    return collabopt("run", "--example", "digits", "--pipeline", "staged", "--policy", policy, *QUICK, *SETTING)
 
 
 def decision_of(run):

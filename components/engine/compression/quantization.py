@@ -61,4 +61,5 @@ def _named_layer(model: Any, error: Exception) -> str:
     for layer in model.layers:
         if f"{layer.name}:" in text or f"{type(layer)}" in text or f"'{layer.name}'" in text:
             return f", layer '{layer.name}' ({type(layer).__name__})"
-    return ""
+    lambdas = [layer.name for layer in model.layers if type(layer).__name__ == "Lambda"]
+    return f", layer '{lambdas[0]}' (Lambda)" if lambdas and "Lambda" in text else ""

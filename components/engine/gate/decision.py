@@ -145,6 +145,10 @@ def _refuse_incomparable(report: LeafReport, baseline: StageRecord, policy: Poli
         return "it was measured on another dataset than the baseline"
     if (report.metric.name, report.metric.higher_is_better) != (baseline.metric.name, baseline.metric.higher_is_better):
         return f"it decides on metric '{report.metric.name}', the baseline on '{baseline.metric.name}'"
+    if report.lineage[0] != baseline.lineage[0] or report.metric.baseline != baseline.metric.baseline:
+        return "it was made from another baseline"
+    if report.task != baseline.task:
+        return f"its task is '{report.task}', that of the baseline '{baseline.task}'"
     return None
 
 

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from collabopt.components.engine.deployed.inspect import inspect_tflite
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.decision import Decision, decide
 from collabopt.components.engine.gate.policy import parse_policy
@@ -84,7 +85,8 @@ def _read_leaf(name: str, directory: str) -> LeafReport:
     file = Path(directory) / TFLITE_FILE
     if not file.is_file():
         raise CollaboptError(f"leaf '{name}' has no {TFLITE_FILE}", where=directory, todo="run the stage again")
-    if hashlib.sha256(file.read_bytes()).hexdigest() != report.deployed.sha256:
+    content = file.read_bytes()
+    if hashlib.sha256(content).hexdigest() != report.deployed.sha256 or inspect_tflite(content) != report.deployed:
         raise CollaboptError(
             f"{TFLITE_FILE} of leaf '{name}' is not the file that its report describes",
             where=directory,

@@ -19,9 +19,14 @@ MODEL_MODULES = re.compile(
 )
 # Compile settings are never loaded: losses, metrics and optimizers do not matter here.
 UNREAD_KEYS = ("compile_config", "training_config")
-# TensorFlow functions that a `TFOpLambda` may call.
+# TensorFlow functions that a `TFOpLambda` may call: those of namespaces that hold nothing but mathematics, and of the
+# top level those that models are made of. Others there load libraries, read files or run Python.
 TENSOR_FUNCTIONS = re.compile(
-    r"((compat\.v1\.)?(math|nn|linalg|image|__operators__)\.)?(?!.*py_func|numpy_function)\w+"
+    r"(compat\.v1\.)?(math|nn|linalg|image|__operators__)\.\w+|"
+    r"(abs|add|argmax|argmin|broadcast_to|cast|clip_by_value|concat|constant|convert_to_tensor|divide|expand_dims|exp|"
+    r"gather|identity|matmul|maximum|minimum|multiply|ones_like|pad|pow|range|reduce_max|reduce_mean|reduce_min|"
+    r"reduce_sum|repeat|reshape|reverse|shape|sigmoid|slice|split|sqrt|square|squeeze|stack|strided_slice|subtract|"
+    r"tanh|tile|transpose|unstack|where|zeros_like)"
 )
 
 
@@ -46,7 +51,7 @@ def check_config(config: Any, source: str, *, allow_lambda: bool) -> None:
                 raise CollaboptError(
                     f"layer '{layer}' is a Lambda: it runs code that came with the model file",
                     where=where,
-                    todo="replace it by Keras layers; if you trust the file, set allow_lambda",
+                    todo="replace it by Keras layers; or, if you trust the file, --set baseline.allow_lambda=true",
                 )
             continue
         if isinstance(module, str) and not MODEL_MODULES.fullmatch(module) and not _is_registered(part):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from collabopt.components.engine.datasets.store import StoredDataset
+from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.progress import emit
 from collabopt.components.engine.records import Claims, StageRecord, Step, read_stage_record
 from collabopt.components.engine.session import make_deterministic, stage_session
@@ -19,7 +20,14 @@ from collabopt.components.engine.settings import (
 from collabopt.components.engine.stage_host import hosted
 from collabopt.components.engine.stage_result import StageResult
 from collabopt.components.engine.stages.outcome import finish_interior, finish_leaf, measure_keras, metric_drop
-from collabopt.components.engine.techniques import CLUSTERED, SPARSE, TECHNIQUES, pathway_of
+from collabopt.components.engine.techniques import (
+    CLUSTERED,
+    SPARSE,
+    TECHNIQUES,
+    Technique,
+    pathway_of,
+    properties_after,
+)
 from collabopt.components.engine.tracking import StageRun, stage_run
 from collabopt.components.engine.training.task import Task, load_task
 from collabopt.components.engine.versions import versions
@@ -59,6 +67,7 @@ def run_stage(
         checked = settings_for(technique, {**settings, **overrides}, stage)
         parent_record = read_stage_record(parent)
         data = StoredDataset(dataset)
+        _check_parent(technique, stage, parent_record, data)
         step = Step(stage=stage, technique=technique, settings=checked.model_dump())
         lineage = [*parent_record.lineage, step]
         with stage_run(stage, tags=_lineage_tags(lineage)) as run:
@@ -69,7 +78,7 @@ def run_stage(
                 task=task,
                 dataset_digest=data.spec.digest,
                 metric=parent_record.metric,
-                claims=parent_record.claims,
+                claims=_kept(parent_record.claims, TECHNIQUES[technique]),
                 mlflow=run.ids,
                 versions=versions(),
             )
@@ -81,6 +90,31 @@ def run_stage(
             metrics = _fp32_metrics(model, record, data, work.task)
             record = record.model_copy(update={"claims": claims, "metrics": metrics})
             return finish_interior(model, record, Path(output), run, work.curve)
+
+
+def _check_parent(technique: str, stage: str, parent: StageRecord, data: StoredDataset) -> None:
+    missing = TECHNIQUES[technique].requires - properties_after(step.technique for step in parent.lineage)
+    if missing:
+        raise CollaboptError(
+            f"{technique} needs a parent that is {' and '.join(sorted(missing))}, but '{parent.stage}' is not",
+            where=f"stage '{stage}'",
+            todo="put the stage below one that prunes or clusters, or use another technique",
+        )
+    if parent.dataset_digest != data.spec.digest:
+        raise CollaboptError(
+            f"the parent '{parent.stage}' was made with another data set",
+            where=f"stage '{stage}'",
+            todo="pass the output of the load_dataset that the parent had",
+        )
+
+
+def _kept(claims: Claims, technique: Technique) -> Claims:
+    sparse, clustered = SPARSE in technique.preserves, CLUSTERED in technique.preserves
+    return Claims(
+        sparsity=claims.sparsity if sparse else {},
+        zero_positions=claims.zero_positions if sparse else {},
+        clusters=claims.clusters if clustered else {},
+    )
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,8 @@
 """The MLflow store: where it is, how it is opened, in which experiment runs are kept."""
 
 import contextlib
-import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collabopt.components.engine.errors import CollaboptError
@@ -130,7 +127,8 @@ def _one_at_a_time(uri: str) -> Iterator[None]:
     # What opening the store imports, for most of a second: not while others wait.
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
-    name = "collabopt-mlflow-" + hashlib.sha256(str(sqlite_path(uri)).encode()).hexdigest()[:16] + ".lock"
-    with open(Path(tempfile.gettempdir()) / name, "ab") as lock:
+    # Beside the database, where every process looks, whatever its TMPDIR; not the database itself, whose locks SQLite
+    # would lose when this file is closed.
+    with open(f"{sqlite_path(uri)}.lock", "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

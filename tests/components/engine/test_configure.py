@@ -8,7 +8,7 @@ from collabopt.pipelines import parameters_of, stages_of
 PARAMETERS = {name: value for name, value in parameters_of("exhaustive").items() if isinstance(value, int | float)}
 
 
-def configure(settings=None, policy="", task=DEFAULT_TASK, stages=None, **parameters):
+def configure(settings=None, policy="", task=DEFAULT_TASK, stages=None, model_name="kws", **parameters):
     return configure_run(
         stages=stages or stages_of("exhaustive"),
         settings=settings or {},
@@ -16,6 +16,7 @@ def configure(settings=None, policy="", task=DEFAULT_TASK, stages=None, **parame
         task=task,
         model="model.keras",
         data="data.npz",
+        model_name=model_name,
         parameters={**PARAMETERS, **parameters},
     )
 
@@ -54,6 +55,11 @@ def test_settings_are_checked_together_with_the_parameters_of_the_run():
         ({"clusters": 2}, ["stage 'pruned_clustered'", "number_of_clusters=2", "greater than or equal to 3"]),
         ({"policy": "max_dropp: 1"}, ["max_dropp"]),
         ({"task": "nowhere:TASK"}, ["nowhere"]),
+        ({"model_name": "a/b"}, ["a/b"]),
+        ({"learning_rate": float("inf")}, ["learning_rate=inf", "finite"]),
+        ({"settings": {"dataset": {"scale": float("nan")}}}, ["scale=nan", "finite"]),
+        ({"settings": {"qat": {"epochs": True}}}, ["epochs=True", "number"]),
+        ({"seed": 2**32}, ["seed=4294967296"]),
     ],
 )
 def test_what_is_illegal_is_refused_before_anything_runs(arguments, parts):

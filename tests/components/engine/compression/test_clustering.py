@@ -39,6 +39,10 @@ def test_per_channel_clusters_each_channel(net, fit):
     kernel = compressible_kernels(clustered)["pointwise"]
     assert max(len(np.unique(kernel[..., channel])) for channel in range(kernel.shape[-1])) <= 4
     assert len(np.unique(kernel)) > 4
+    kernel[..., 0] = kernel[0, 0, 0, 0]
+    clustered.get_layer("pointwise").set_weights([kernel, *clustered.get_layer("pointwise").get_weights()[1:]])
+    claims = claims_of(clustered, pruned=False, clustered=True, per_channel=True)
+    assert claims.clusters["pointwise"] == max(len(np.unique(kernel[..., c])) for c in range(kernel.shape[-1])) > 1
 
 
 def test_a_layer_with_fewer_values_than_clusters_is_left_alone(net, fit):

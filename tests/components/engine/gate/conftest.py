@@ -1,10 +1,8 @@
 """Real, tiny `.tflite` leaves, and reports about them."""
 
-import hashlib
 import shutil
 import subprocess
 import sys
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from collabopt.components.engine.deployed.inspect import inspect_tflite
 from collabopt.components.engine.records import (
     DeployedModel,
     LeafReport,
@@ -126,14 +125,8 @@ def make_leaf(make_report, tmp_path):
         directory.mkdir(parents=True)
         data = example.tflite.read_bytes()
         (directory / "model.tflite").write_bytes(data)
-        report = make_report(
-            value,
-            stage=stage,
-            tflite_bytes=len(data),
-            gzip_bytes=len(zlib.compress(data, 9)),
-            sha256=hashlib.sha256(data).hexdigest(),
-        )
-        write_record(report, directory)
+        report = make_report(value, stage=stage)
+        write_record(report.model_copy(update={"deployed": inspect_tflite(data)}), directory)
         return str(directory)
 
     return make

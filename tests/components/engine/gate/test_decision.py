@@ -39,9 +39,31 @@ def test_the_smallest_leaf_within_the_limits_wins(make_report, make_baseline):
 
 def test_a_drop_of_exactly_the_limit_qualifies(make_report, make_baseline):
     """0.91 - 0.89 is more than 0.02 in floating point."""
-    decision = decide(make_baseline(0.91), {"ptq": make_report(0.89)}, Policy(max_drop=0.02))
-    assert decision.winner == "ptq"
-    assert decide(make_baseline(0.91), {"ptq": make_report(0.8899)}, Policy(max_drop=0.02)).winner is None
+    baseline = make_baseline(0.91)
+    assert decide(baseline, {"ptq": make_report(0.89, baseline=baseline)}, Policy(max_drop=0.02)).winner == "ptq"
+    assert decide(baseline, {"ptq": make_report(0.8899, baseline=baseline)}, Policy(max_drop=0.02)).winner is None
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        ({"metric": 0.5}, "another baseline"),
+        ({"lineage": "other.keras"}, "another baseline"),
+        ({"task": "package:OTHER"}, "its task is 'package:OTHER'"),
+    ],
+)
+def test_a_leaf_of_another_baseline_or_task_is_refused(make_report, make_baseline, other, reason):
+    report = make_report()
+    if "metric" in other:
+        report = report.model_copy(update={"metric": report.metric.model_copy(update={"baseline": other["metric"]})})
+    if "lineage" in other:
+        root = report.lineage[0].model_copy(update={"settings": {"source": other["lineage"]}})
+        report = report.model_copy(update={"lineage": [root, *report.lineage[1:]]})
+    if "task" in other:
+        report = report.model_copy(update={"task": other["task"]})
+    verdict = verdict_on(decide(make_baseline(), {"ptq": report}, Policy()), "ptq")
+    assert not verdict.qualified
+    assert reason in verdict.reason
 
 
 def test_a_metric_that_should_be_low_drops_when_it_rises(make_report, make_baseline):

@@ -99,6 +99,15 @@ def test_the_gate_by_hand_needs_no_pipeline(client, gate, two_leaves, monkeypatc
     assert (tmp_path / "output" / "decision.json").exists()
 
 
+def test_a_report_that_says_more_than_its_file_shows_is_refused(client, gate, two_leaves):
+    path = Path(two_leaves["ptq"], "report.json")
+    report = json.loads(path.read_text())
+    report["deployed"]["gzip_bytes"] = 1
+    path.write_text(json.dumps(report))
+    with pytest.raises(CollaboptError, match="is not the file that its report describes"):
+        gate(two_leaves)
+
+
 def test_swapped_and_damaged_leaves_are_refused_before_anything_is_logged(client, gate, two_leaves, tmp_path):
     with pytest.raises(CollaboptError, match="leaf 'pqat' was made by stage 'ptq'"):
         gate({"pqat": two_leaves["ptq"]})
