@@ -34,7 +34,7 @@ def quantize_aware(model: Any, stage: str, preserve: frozenset[str], fit: Callab
         raise CollaboptError(
             f"quantization-aware training cannot take this model: {_first_sentence(error)}",
             where=f"stage '{stage}'{_named_layer(model, error)}",
-            todo="use a post_training_quantize leaf for this model, or replace the layer",
+            todo="replace the layer; only post_training_quantize takes the model as it is",
         ) from error
     fit(quantized, [])
     if preserve:

@@ -260,7 +260,7 @@ def test_failing_a_pipeline_that_never_logged_makes_no_run(client):
 
 
 def test_processes_that_start_together_make_one_parent_and_one_store(clean, tmp_path):
-    """Four processes on two cores, no store yet, all logging at the same time."""
+    """Four processes on two cores, each with a TMPDIR of its own, no store yet, all logging at the same time."""
     program = """
 import sys, time
 from collabopt.components.engine.tracking import stage_run
@@ -275,11 +275,17 @@ with stage_run(sys.argv[1], tags={}) as run:
     environment = {**os.environ, "COLLABOPT_PIPELINE_RUN_ID": PIPELINE}
     start = str(time.time() + 5)
     stages = ["pruned", "clustered", "ptq", "qat"]
+    directories = [tmp_path / f"tmp-{stage}" for stage in stages]
+    for directory in directories:
+        directory.mkdir()
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", program, stage, start], env=environment, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", program, stage, start],
+            env={**environment, "TMPDIR": str(directory)},
+            stderr=subprocess.PIPE,
+            text=True,
         )
-        for stage in stages
+        for stage, directory in zip(stages, directories, strict=True)
     ]
     for process in processes:
         _, errors = process.communicate(timeout=120)
