@@ -8,12 +8,11 @@ from kfp import dsl, kubernetes
 
 from collabopt import components
 from collabopt.components.engine.bindings import inputs_of
+from collabopt.components.engine.session import PIPELINE_RUN_ID_VARIABLE
 from collabopt.pipelines.parameters import Parameters
 from collabopt.pipelines.tree import ROOT, TREE, Stage
 
-# Kubeflow labels every pod with its run; stages read it from the environment, because an argument would change with
-# every run and no stage could ever be cached.
-_RUN_ID_VARIABLE = "COLLABOPT_PIPELINE_RUN_ID"
+# Kubeflow labels every pod with its run.
 _RUN_ID_LABEL = "metadata.labels['pipeline/runid']"
 
 
@@ -128,4 +127,4 @@ def _leaves(grown: Grown) -> dict[str, Any]:
 
 def _task(task: dsl.PipelineTask, name: str) -> dsl.PipelineTask:
     task.set_display_name(name)
-    return kubernetes.use_field_path_as_env(task, env_name=_RUN_ID_VARIABLE, field_path=_RUN_ID_LABEL)
+    return kubernetes.use_field_path_as_env(task, env_name=PIPELINE_RUN_ID_VARIABLE, field_path=_RUN_ID_LABEL)

@@ -17,7 +17,11 @@ from rich.console import Console
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.progress import PROGRESS_FILE_VARIABLE
-from collabopt.components.engine.session import LOG_DIRECTORY_VARIABLE
+from collabopt.components.engine.session import (
+    LOG_DIRECTORY_VARIABLE,
+    PIPELINE_NAME_VARIABLE,
+    PIPELINE_RUN_ID_VARIABLE,
+)
 from collabopt.pipelines.live_view import View, view_for
 from collabopt.pipelines.local_worker import LIFELINE_VARIABLE
 from collabopt.pipelines.outcome import Outcome, print_outcome, read_outcome
@@ -179,8 +183,8 @@ def _environment(run: LocalRun, run_id: str, output: OutputDirectory) -> dict[st
     return environment | {
         PROGRESS_FILE_VARIABLE: str(output.work / _PROGRESS_FILE),
         LOG_DIRECTORY_VARIABLE: str(output.logs),
-        "COLLABOPT_PIPELINE_RUN_ID": run_id,
-        "COLLABOPT_PIPELINE_NAME": f"{run.name}-{run_id[:8]}",
+        PIPELINE_RUN_ID_VARIABLE: run_id,
+        PIPELINE_NAME_VARIABLE: f"{run.name}-{run_id[:8]}",
         "MLFLOW_TRACKING_URI": run.tracking_uri,
         "PYTHONUNBUFFERED": "1",
         "TMPDIR": str(scratch),  # kfp leaves a directory there for every task

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.decision import Decision
-from collabopt.components.engine.records import REPORT_FILE, LeafReport, read_leaf_report
-from collabopt.pipelines.output_directory import DECISION, LEAF_FILES
+from collabopt.components.engine.records import DECISION_FILE, REPORT_FILE, LeafReport, read_leaf_report
+from collabopt.pipelines.output_directory import LEAF_FILES
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def read_outcome(pipeline_root: Path) -> Outcome:
     Raises:
         CollaboptError: There is no decision, or a leaf is incomplete.
     """
-    decisions = sorted(pipeline_root.rglob(DECISION), key=lambda path: path.stat().st_mtime)
+    decisions = sorted(pipeline_root.rglob(DECISION_FILE), key=lambda path: path.stat().st_mtime)
     if not decisions:
         raise CollaboptError(
             "the pipeline ended without a decision of the deployment gate", todo="end the pipeline with a gate"

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.records import DECISION_FILE, REPORT_FILE, TFLITE_FILE
 
 LEAVES = "leaves"
-DECISION = "decision.json"
 LOGS = "logs"
-LEAF_FILES = ("model.tflite", "report.json", "model_data.cc", "model_data.h")
+LEAF_FILES = (TFLITE_FILE, REPORT_FILE, "model_data.cc", "model_data.h")
 
 _WORK_PREFIX = ".work-"
 _STAGED = "staged"
@@ -63,7 +63,7 @@ class OutputDirectory:
             for name in LEAF_FILES:
                 os.rename(source / name, target / name)
         (staged / LEAVES).mkdir(parents=True, exist_ok=True)
-        os.rename(decision, staged / DECISION)
+        os.rename(decision, staged / DECISION_FILE)
         for foreign in _foreign_files(self.path / LEAVES):
             copy = staged / LEAVES / foreign
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -137,10 +137,10 @@ def _lock(descriptor: int, directory: Path) -> None:
 
 def _swap(staged: Path, output: Path, previous: Path) -> None:
     previous.mkdir()
-    for name in (LEAVES, DECISION):
+    for name in (LEAVES, DECISION_FILE):
         if (output / name).exists():
             os.rename(output / name, previous / name)
-    for name in (LEAVES, DECISION):
+    for name in (LEAVES, DECISION_FILE):
         os.rename(staged / name, output / name)
 
 
@@ -148,7 +148,7 @@ def _undo_exchange(stale: Path, output: Path) -> None:
     previous = stale / _PREVIOUS
     if not previous.is_dir():
         return
-    for name in (LEAVES, DECISION):
+    for name in (LEAVES, DECISION_FILE):
         if not (stale / _STAGED / name).exists():  # the new one had been moved in
             os.replace(output / name, stale / f"withdrawn-{name}")
         if (previous / name).exists():

@@ -14,7 +14,7 @@ import yaml
 
 from collabopt.components.engine.bindings import BINDINGS
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.fetch import GCS_SCHEME
+from collabopt.components.engine.fetch import EXAMPLE_SCHEME, GCS_SCHEME
 from collabopt.components.engine.settings import SETTINGS, settings_for
 from collabopt.pipelines import PIPELINES, parameters_of, stages_of
 from collabopt.pipelines.local_run import LocalRun
@@ -22,7 +22,6 @@ from collabopt.pipelines.output_directory import check_output
 from collabopt.pipelines.run_state import WatchedStage
 from collabopt.pipelines.tree import ROOT, TREE
 
-EXAMPLE_SCHEME = "example://"
 TASK_DATA = "task"
 # Where the defaults, chosen for small data, would take an example too long on two cores.
 EXAMPLE_PARAMETERS: dict[str, dict[str, object]] = {

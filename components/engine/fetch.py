@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from google.cloud.storage import Blob, Client
 
 GCS_SCHEME = "gs://"
+# Models and data that collabopt makes itself.
+EXAMPLE_SCHEME = "example://"
 
 
 def local_copy(uri: str, directory: Path) -> Path:

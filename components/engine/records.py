@@ -10,6 +10,8 @@ from collabopt.components.engine.techniques import pathway_of
 
 STAGE_FILE = "stage.json"
 REPORT_FILE = "report.json"
+TFLITE_FILE = "model.tflite"
+DECISION_FILE = "decision.json"
 
 RecordType = TypeVar("RecordType", bound="StageRecord")
 

@@ -10,6 +10,9 @@ from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.progress import emit
 
 LOG_DIRECTORY_VARIABLE = "COLLABOPT_LOG_DIR"
+# How a stage learns which pipeline run it belongs to; an argument would make every run miss every cache.
+PIPELINE_RUN_ID_VARIABLE = "COLLABOPT_PIPELINE_RUN_ID"
+PIPELINE_NAME_VARIABLE = "COLLABOPT_PIPELINE_NAME"
 
 
 @contextlib.contextmanager

@@ -11,8 +11,8 @@ import numpy as np
 from collabopt.components.engine.datasets.source import Source, checked_samples
 from collabopt.components.engine.datasets.splits import Samples
 from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.fetch import EXAMPLE_SCHEME
 
-PREFIX = "example://"
 FASHION_MNIST_VARIABLE = "COLLABOPT_FASHION_MNIST"
 FASHION_MNIST_DIRECTORY = "/usr/share/datasets/fashion-mnist"
 
@@ -26,9 +26,9 @@ def read_example(source: str) -> Source:
     Raises:
         CollaboptError: There is no such example, or its files are missing or damaged.
     """
-    name = source.removeprefix(PREFIX)
+    name = source.removeprefix(EXAMPLE_SCHEME)
     if name not in EXAMPLES:
-        known = ", ".join(PREFIX + example for example in EXAMPLES)
+        known = ", ".join(EXAMPLE_SCHEME + example for example in EXAMPLES)
         raise CollaboptError(f"there is no example '{name}'", where=source, todo=f"examples: {known}")
     return EXAMPLES[name](source)
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from collabopt.components.engine.datasets.divide import divide, thin_train
-from collabopt.components.engine.datasets.examples import PREFIX as EXAMPLE_PREFIX
 from collabopt.components.engine.datasets.examples import read_example
 from collabopt.components.engine.datasets.feature_spec import parse_feature_spec
 from collabopt.components.engine.datasets.image_folders import read_image_folders
@@ -15,13 +14,14 @@ from collabopt.components.engine.datasets.splits import SPLIT_NAMES, Splits
 from collabopt.components.engine.datasets.store import DatasetSpec, write_dataset
 from collabopt.components.engine.datasets.tfrecord import PATTERN, find_records, read_records
 from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.fetch import EXAMPLE_SCHEME
 from collabopt.components.engine.settings import DatasetSettings
 from collabopt.components.engine.training.task import Task
 
 TASK_SOURCES = ("task", "task://")
 KINDS = (
     f"an .npz file, TFRecord files ({PATTERN}), a directory with one folder of images a class, the same under gs://, "
-    f"{EXAMPLE_PREFIX}digits, {EXAMPLE_PREFIX}fashion-mnist, or task"
+    f"{EXAMPLE_SCHEME}digits, {EXAMPLE_SCHEME}fashion-mnist, or task"
 )
 
 
@@ -57,7 +57,7 @@ def load_dataset(source: str, output: Path, settings: DatasetSettings, task: Tas
 
 
 def _splits_of_source(source: str, settings: DatasetSettings) -> Splits:
-    if source.startswith(EXAMPLE_PREFIX):
+    if source.startswith(EXAMPLE_SCHEME):
         return divide(read_example(source), settings, source)
     if source.startswith("gs://"):
         return divide(_read_bucket(source, settings), settings, source)

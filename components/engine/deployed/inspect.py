@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.records import DeployedModel, DeployedTensor
+from collabopt.components.engine.records import TFLITE_FILE, DeployedModel, DeployedTensor
 
 # Operator -> axis of the output channels in its weights, as the TFLite schema lays them out.
 _WEIGHT_CHANNEL_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0}
@@ -37,7 +37,7 @@ def inspect_tflite(tflite: bytes) -> DeployedModel:
     operators = [operator_names[_code(model.operatorCodes[operator.opcodeIndex])] for operator in graph.operators]
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("model.tflite", tflite)
+        archive.writestr(TFLITE_FILE, tflite)
     return DeployedModel(
         sha256=hashlib.sha256(tflite).hexdigest(),
         tflite_bytes=len(tflite),

@@ -12,12 +12,16 @@ from collabopt.components.engine.gate.decision import Decision, decide
 from collabopt.components.engine.gate.policy import parse_policy
 from collabopt.components.engine.gate.promotion import check_model_name, promote
 from collabopt.components.engine.gate.record import complete_parent
-from collabopt.components.engine.records import LeafReport, read_leaf_report, read_stage_record
+from collabopt.components.engine.records import (
+    DECISION_FILE,
+    TFLITE_FILE,
+    LeafReport,
+    read_leaf_report,
+    read_stage_record,
+)
 from collabopt.components.engine.tracking import open_parent, stage_run
 
 STAGE = "deployment_gate"
-DECISION_FILE = "decision.json"
-TFLITE_FILE = "model.tflite"
 
 
 def run_gate(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from collabopt.components.engine.datasets.store import StoredDataset
+from collabopt.components.engine.fetch import EXAMPLE_SCHEME
 from collabopt.components.engine.records import MetricOfRecord, StageRecord, Step
 from collabopt.components.engine.session import make_deterministic, stage_session
 from collabopt.components.engine.settings import ImportSettings, parse_settings
@@ -16,7 +17,6 @@ from collabopt.components.engine.training.task import Task, load_task
 from collabopt.components.engine.versions import versions
 
 STAGE = "baseline"
-EXAMPLE_SCHEME = "example://"
 
 
 @hosted

@@ -9,12 +9,18 @@ from typing import Any
 from collabopt.components.engine.datasets.store import StoredDataset
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.progress import emit
-from collabopt.components.engine.records import DeployedModel, LeafReport, MetricOfRecord, StageRecord, write_record
+from collabopt.components.engine.records import (
+    TFLITE_FILE,
+    DeployedModel,
+    LeafReport,
+    MetricOfRecord,
+    StageRecord,
+    write_record,
+)
 from collabopt.components.engine.stage_result import StageResult
 from collabopt.components.engine.tracking import StageRun
 from collabopt.components.engine.training.task import Task
 
-TFLITE_FILE = "model.tflite"
 CURVE_FILE = "training_curve.csv"
 
 Curve = Sequence[Mapping[str, float]]

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from collabopt.components.engine.session import PIPELINE_NAME_VARIABLE, PIPELINE_RUN_ID_VARIABLE
 from collabopt.components.engine.tracking import entries
 from collabopt.components.engine.tracking.store import connect, experiment_id, mlflow_errors, quoted
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-PIPELINE_RUN_ID_VARIABLE = "COLLABOPT_PIPELINE_RUN_ID"
-PIPELINE_NAME_VARIABLE = "COLLABOPT_PIPELINE_NAME"
 INJECTED_RUN_ID_VARIABLE = "MLFLOW_RUN_ID"
 
 # The key that KFP's native MLflow plugin puts on its parent runs

@@ -6,7 +6,8 @@ import pytest
 from mlflow import MlflowClient
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.gate import Decision, run_gate
+from collabopt.components.engine.gate.decision import Decision
+from collabopt.components.engine.gate.run import run_gate
 from collabopt.components.engine.tracking import stage_run
 
 MODEL = "digits"

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.gate import run_gate
+from collabopt.components.engine.gate.run import run_gate
 from collabopt.components.engine.tracking import check_reachable, stage_run
 
 
