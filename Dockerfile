@@ -6,15 +6,6 @@ LABEL org.opencontainers.image.title="collabopt" \
       org.opencontainers.image.description="Stages of TensorFlow's collaborative-optimization tree for Kubeflow Pipelines" \
       org.opencontainers.image.licenses="Apache-2.0"
 
-# Nothing is written to the image at run time: caches go to /tmp, so that a read-only root file system will do.
-ENV PYTHONUNBUFFERED=1 \
-    PYTHONDONTWRITEBYTECODE=1 \
-    HOME=/home/collabopt \
-    XDG_CACHE_HOME=/tmp/cache \
-    TF_USE_LEGACY_KERAS=1 \
-    TF_CPP_MIN_LOG_LEVEL=2 \
-    MLFLOW_DISABLE_TELEMETRY=true
-
 COPY requirements-engine.txt /tmp/requirements-engine.txt
 RUN --mount=type=cache,target=/root/.cache \
     python -m pip install uv==0.13.9 \
@@ -30,6 +21,15 @@ RUN --mount=type=cache,target=/root/.cache \
     && rm -rf /src \
     && mkdir -m 0775 /home/collabopt \
     && chgrp 0 /home/collabopt
+
+# Nothing is written to the image at run time: caches go to /tmp, so that a read-only root file system will do.
+ENV PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/home/collabopt \
+    XDG_CACHE_HOME=/tmp/cache \
+    TF_USE_LEGACY_KERAS=1 \
+    TF_CPP_MIN_LOG_LEVEL=2 \
+    MLFLOW_DISABLE_TELEMETRY=true
 
 USER 1001:0
 WORKDIR /tmp
