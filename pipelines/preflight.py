@@ -14,7 +14,7 @@ import yaml
 
 from collabopt.components.engine.bindings import BINDINGS
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.fetch import EXAMPLE_SCHEME, GCS_SCHEME
+from collabopt.components.engine.fetch import EXAMPLE_SCHEME, GCS_SCHEME, TASK_SOURCE
 from collabopt.components.engine.settings import SETTINGS, settings_for
 from collabopt.pipelines import PIPELINES, parameters_of, stages_of
 from collabopt.pipelines.local_run import LocalRun
@@ -22,7 +22,6 @@ from collabopt.pipelines.output_directory import check_output
 from collabopt.pipelines.run_state import WatchedStage
 from collabopt.pipelines.tree import ROOT, TREE
 
-TASK_DATA = "task"
 # Where the defaults, chosen for small data, would take an example too long on two cores.
 EXAMPLE_PARAMETERS: dict[str, dict[str, object]] = {
     f"{EXAMPLE_SCHEME}fashion-mnist": {"batch_size": 128, "epochs": 2, "qat_epochs": 2},
@@ -252,7 +251,7 @@ def _existing(source: str, option: str) -> str:
         if name not in EXAMPLES:
             raise _unknown(f"unknown example '{name}'", name, EXAMPLES)
         return source
-    if source.startswith(GCS_SCHEME) or (option == "--data" and source == TASK_DATA):
+    if source.startswith(GCS_SCHEME) or (option == "--data" and source == TASK_SOURCE):
         return source
     if "://" in source:
         raise CollaboptError(

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 GCS_SCHEME = "gs://"
 # Models and data that collabopt makes itself.
 EXAMPLE_SCHEME = "example://"
+# Data that the task brings.
+TASK_SOURCE = "task"
 
 
 def local_copy(uri: str, directory: Path) -> Path:

@@ -114,6 +114,12 @@ def describe(row: dict, plain: dict) -> str:
     return f"{row['scheme']:6}{row['stage']:8}" + "  ".join(cells)
 
 
+def against_qat(row: dict, qat: dict) -> str:
+    """One line: the ratios of a preserving stage to plain quantization-aware training."""
+    ratios = [f"{key.rpartition('_')[0]} {row[key] / qat[key]:.2f}x" for key in ("first_step_s", "step_s", "peak_gb")]
+    return f"{row['scheme']} {row['stage']} / qat: {', '.join(ratios)}"
+
+
 def main() -> None:
     """Measures every case in its own process and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -136,6 +142,10 @@ def main() -> None:
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             rows.append({"stage": stage, "scheme": scheme, **json.loads(done.stdout.splitlines()[-1])})
             print(describe(rows[-1], plain=rows[0]), flush=True)
+    qat = next(row for row in rows if row["stage"] == "qat")
+    for row in rows:
+        if row["stage"] in ("pqat", "cqat", "pcqat"):
+            print(against_qat(row, qat))
     if arguments.json:
         from collabopt.components.engine.versions import versions
 
