@@ -1,7 +1,7 @@
 """What a stage says of itself: `stage.json` beside a fp32 model, `report.json` beside a deployed one."""
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -56,14 +56,16 @@ class Claims(_Record):
     """What the fp32 model of an interior stage has won, by layer; its leaves are held to it.
 
     Attributes:
-        sparsity: Layer -> share of exact zeros in its kernel.
-        zero_positions: Layer -> SHA-256 of the kernel's packed zero mask (`numpy.packbits` of `kernel == 0`).
-        clusters: Layer -> distinct values in its kernel; per output channel where clustering was per channel.
+        sparsity: Pruned layer -> share of exact zeros in its kernel.
+        zero_positions: Pruned layer -> SHA-256 of its packed zero mask (`numpy.packbits` of `kernel == 0`).
+        clusters: Clustered layer -> distinct values, in its kernel or on an output channel of it.
+        palette: Whether `clusters` counts over the whole `tensor` or over each output `channel`.
     """
 
     sparsity: dict[str, float] = Field(default_factory=dict)
     zero_positions: dict[str, str] = Field(default_factory=dict)
     clusters: dict[str, int] = Field(default_factory=dict)
+    palette: Literal["tensor", "channel"] = "tensor"
 
 
 class StageRecord(_Record):

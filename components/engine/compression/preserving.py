@@ -4,16 +4,10 @@ TFMOT's own preserving schemes share one quantizer among all layers of a kind, a
 presets a layer's configuration (a convolution before a separate ReLU, or one that feeds a Concatenate), and re-split a
 palette made for a whole tensor into one per output channel. Here every kernel gets a quantizer of its own, installed
 after all transforms, and built from the kernel itself: what is zero stays zero, what is equal stays equal.
-
-Weights of one palette entry are tied by reading all of them from one representative, so gradients add up on it as in
-TFMOT's clustering with `GradientAggregation.SUM`. That is a look-up as large as the kernel, with no loop over channels
-and no comparison of every weight with every centroid.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_config, quantize_wrapper, quantizers
 from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
@@ -21,6 +15,8 @@ from tensorflow_model_optimization.python.core.quantization.keras.default_8bit i
     default_8bit_quantize_registry,
     default_8bit_quantize_scheme,
 )
+
+from collabopt.components.engine.compression.structure import Structure
 
 # Layers whose kernel is multiplied with activations after TFMOT's transforms, which split a SeparableConv2D into a
 # DepthwiseConv2D and a Conv2D. Depthwise kernels are neither pruned nor clustered.
@@ -56,50 +52,12 @@ def settle(model: Any) -> None:
                     quantizer.settle(kernel, variables)
 
 
-@dataclass(frozen=True)
-class _Structure:
-    """Which weights of a kernel are tied, and which are zero.
-
-    Attributes:
-        members: Weight -> number of its palette entry, as long as the flat kernel; None where nothing is tied.
-        representatives: Palette entry -> position in the flat kernel of the weight that stands for it.
-        nonzero: 0 for what stays zero, else 1: per palette entry where weights are tied, else per weight; None where
-            zeros are not kept.
-    """
-
-    members: np.ndarray | None
-    representatives: np.ndarray | None
-    nonzero: np.ndarray | None
-
-    @classmethod
-    def of(cls, kernel: np.ndarray, *, sparse: bool, clustered: bool) -> "_Structure":
-        flat = kernel.reshape(-1)
-        if not clustered:
-            return cls(None, None, (flat != 0).astype(kernel.dtype) if sparse else None)
-        palette, representatives, members = np.unique(flat, return_index=True, return_inverse=True)
-        return cls(
-            members.reshape(-1).astype(np.int32),
-            representatives.astype(np.int32),
-            (palette != 0).astype(kernel.dtype) if sparse else None,
-        )
-
-    def apply(self, kernel: tf.Tensor) -> tf.Tensor:
-        flat = tf.reshape(kernel, [-1])
-        if self.representatives is not None:
-            flat = tf.gather(flat, self.representatives)
-        if self.nonzero is not None:
-            flat = flat * self.nonzero
-        if self.members is not None:
-            flat = tf.gather(flat, self.members)
-        return tf.reshape(flat, kernel.shape)
-
-
 class _PreservingQuantizer(quantizers.Quantizer):
     """Keeps a kernel's structure, then quantizes as TFMOT's quantizer for that layer does."""
 
-    def __init__(self, base: Any, structure: _Structure, *, one_scale: bool) -> None:
+    def __init__(self, base: Any, structure: Structure, *, one_scale: bool) -> None:
         self._base = base
-        self._structure: _Structure | None = structure
+        self._structure: Structure | None = structure
         self._one_scale = one_scale and getattr(base, "per_axis", False)
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> Any:
@@ -169,7 +127,7 @@ class _PreservingTransform(default_8bit_quantize_layout_transform.Default8BitQua
                 continue
             usual = registry.get_quantize_config(layer)
             ((_, quantizer),) = usual.get_weights_and_quantizers(layer)
-            structure = _Structure.of(layer.kernel.numpy(), sparse=self._sparse, clustered=self._clustered)
+            structure = Structure.of(layer.kernel.numpy(), sparse=self._sparse, clustered=self._clustered)
             preset = layer_quantize_map[layer.name].get("quantize_config")
             layer_quantize_map[layer.name]["quantize_config"] = _PreservingConfig(
                 preset or usual, _PreservingQuantizer(quantizer, structure, one_scale=self._clustered)
