@@ -142,6 +142,24 @@ def compile_pipeline(
     print(output)
 
 
+@app.command("inspect")
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE.tflite", help="Any TFLite model.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Show what a .tflite file holds: weights, what its bytes are for, what is left in float."""
+    from collabopt.pipelines.inspection import inspect_file, print_inspection
+
+    deployed = inspect_file(file)
+    if as_json:
+        print(deployed.model_dump_json(indent=2))
+        return
+
+    from rich.console import Console
+
+    print_inspection(deployed, Console(highlight=False, width=None if sys.stdout.isatty() else 140))
+
+
 def _mark_failed(pipeline_run_id: str) -> None:
     from collabopt.components.engine.tracking import fail_parent
     from collabopt.components.engine.tracking.reachable import sqlite_path, tracking_uri

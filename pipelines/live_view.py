@@ -21,7 +21,14 @@ _STYLES = {
     Phase.SKIPPED: "dim",
 }
 _SUMMARY = {"sparsity": "sparsity {:.1%}", "tflite_bytes": "{:,.0f} bytes", "gzip_bytes": "gzip {:,.0f}"}
-_LEFT_OUT = {"zip_bytes", "float_operators", "max_distinct_values_per_channel", "max_distinct_values_per_tensor"}
+_LEFT_OUT = {
+    "zip_bytes",
+    "packed_bytes",
+    "float_operators",
+    "broken_layers",
+    "max_distinct_values_per_channel",
+    "max_distinct_values_per_tensor",
+}
 _REFRESH_SECONDS = 0.25
 _PLAIN_WIDTH = 160
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.decision import Decision
-from collabopt.components.engine.records import DECISION_FILE, REPORT_FILE, LeafReport, read_leaf_report
+from collabopt.components.engine.records import DECISION_FILE, REPORT_FILE, Contract, LeafReport, read_leaf_report
 from collabopt.pipelines.output_directory import LEAF_FILES
 
 
@@ -109,12 +109,15 @@ def _leaves(pipeline_root: Path) -> list[Leaf]:
 def _figures(outcome: Outcome, seconds: Mapping[str, float]) -> Table:
     baseline = outcome.decision.baseline
     title = f"leaves (baseline: {baseline.metric} {_figure(baseline.value, '.4f')})"
-    caption = "bytes of model.tflite, raw and gzip -9; zeros among its weights; most distinct weights on one channel"
+    caption = (
+        "model.tflite raw, gzip -9, and packed (model.tflite.gz); zeros among its weights; most distinct weights in a "
+        "tensor; what its ancestors claim"
+    )
     table = Table(
         title=Text(title, style="bold"), title_justify="left", caption=caption, caption_justify="left", box=SIMPLE
     )
     table.add_column("leaf", no_wrap=True)
-    for name in [baseline.metric, "drop", "bytes", "gzip", "zeros", "distinct", "time"]:
+    for name in [baseline.metric, "drop", "bytes", "gzip", "packed", "zeros", "distinct", "claims", "time"]:
         table.add_column(name, justify="right", no_wrap=True)
     for leaf in outcome.leaves:
         report = leaf.report
@@ -125,8 +128,10 @@ def _figures(outcome: Outcome, seconds: Mapping[str, float]) -> Table:
             _figure(None if value is None else report.metric.drop(value), "+.4f"),
             _figure(report.deployed.tflite_bytes, ",d"),
             _figure(report.deployed.gzip_bytes, ",d"),
+            _figure(report.deployed.packed_bytes, ",d"),
             _figure(report.metrics.get("sparsity"), ".1%"),
-            _figure(report.metrics.get("max_distinct_values_per_channel"), ".0f"),
+            _figure(report.metrics.get("max_distinct_values_per_tensor"), ".0f"),
+            _claims(report.contract),
             f"{_figure(seconds.get(leaf.stage), '.0f')} s",
         )
     return table
@@ -140,6 +145,12 @@ def _verdicts(outcome: Outcome) -> Table:
             word, style = "winner", "bold green"
         table.add_row(Text(verdict.leaf), Text(word, style=style), Text(verdict.reason))
     return table
+
+
+def _claims(contract: Contract) -> Text:
+    if contract.broken:
+        return Text("broken", style="bold red")
+    return Text("hold" if contract.layers else "-")
 
 
 def _figure(value: float | None, form: str) -> str:

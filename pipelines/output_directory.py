@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.records import DECISION_FILE, REPORT_FILE, TFLITE_FILE
+from collabopt.components.engine.records import DECISION_FILE, PACKED_FILE, REPORT_FILE, TFLITE_FILE
 
 LEAVES = "leaves"
 LOGS = "logs"
-LEAF_FILES = (TFLITE_FILE, REPORT_FILE, "model_data.cc", "model_data.h")
+LEAF_FILES = (TFLITE_FILE, PACKED_FILE, REPORT_FILE, "model_data.cc", "model_data.h")
 
 _WORK_PREFIX = ".work-"
 _STAGED = "staged"

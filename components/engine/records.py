@@ -1,16 +1,18 @@
 """What a stage says of itself: `stage.json` beside a fp32 model, `report.json` beside a deployed one."""
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.settings import Palette
 from collabopt.components.engine.techniques import pathway_of
 
 STAGE_FILE = "stage.json"
 REPORT_FILE = "report.json"
 TFLITE_FILE = "model.tflite"
+PACKED_FILE = "model.tflite.gz"
 DECISION_FILE = "decision.json"
 
 RecordType = TypeVar("RecordType", bound="StageRecord")
@@ -65,7 +67,7 @@ class Claims(_Record):
     sparsity: dict[str, float] = Field(default_factory=dict)
     zero_positions: dict[str, str] = Field(default_factory=dict)
     clusters: dict[str, int] = Field(default_factory=dict)
-    palette: Literal["tensor", "channel"] = "tensor"
+    palette: Palette = "tensor"
 
 
 class StageRecord(_Record):
@@ -115,11 +117,19 @@ class DeployedTensor(_Record):
         name: Tensor name in the file.
         op: Builtin operator that reads it.
         dtype: Type of the stored values.
-        shape: Shape as stored.
+        shape: Dense shape.
         zero_fraction: Share of values equal to zero (the zero point, for quantized tensors).
         distinct_values: Distinct values in the whole tensor.
         max_distinct_values_per_channel: Largest number of distinct values on one output channel.
         channel_axis: Axis of the output channels.
+        layer: The Keras layer that the tensor's name tells of; "" where it tells of none.
+        quantization_axis: Axis that the scales run along; None for one scale or none.
+        scales: Quantization scales, one or one per channel; empty for float weights.
+        entropy_bits: Shannon entropy of the values in bits per weight, of the dense tensor.
+        stored_bytes: Bytes of the buffer.
+        deflated_bytes: Bytes of the buffer, deflated on its own by zlib's default strategy at level 9.
+        packed_bytes: Bytes of the buffer, deflated on its own by the strategy that is shortest; see
+            `DeployedModel.packed_bytes`.
     """
 
     name: str
@@ -130,6 +140,13 @@ class DeployedTensor(_Record):
     distinct_values: int
     max_distinct_values_per_channel: int
     channel_axis: int
+    layer: str = ""
+    quantization_axis: int | None = None
+    scales: list[float] = Field(default_factory=list)
+    entropy_bits: float = 0.0
+    stored_bytes: int = 0
+    deflated_bytes: int = 0
+    packed_bytes: int = 0
 
 
 class DeployedModel(_Record):
@@ -140,22 +157,70 @@ class DeployedModel(_Record):
         tflite_bytes: Size of the file.
         gzip_bytes: Size after gzip -9.
         zip_bytes: Size after ZIP deflate, the figure that TensorFlow Model Optimization's tables give.
+        packed_bytes: Size of `model.tflite.gz`: a gzip file too, but with blocks and symbol codes of its own for every
+            weight tensor.
         input_dtype: Type of the model input.
         output_dtype: Type of the model output.
         operators: Operator -> how often it occurs.
         float_operators: Operators that compute on float tensors.
         weights: Weight tensors of convolutions and fully connected layers.
+        float_reasons: `OPERATOR (tensor it writes)` -> why it computes on floats.
+        float_weights: Names of the weight tensors that are stored as floats.
+        weight_bytes: Bytes of all weight buffers.
+        weight_entropy_bytes: What they take at their tensors' entropies: the bound for codes of single weights.
+        weight_packed_bytes: Sum of the weight tensors' `packed_bytes`.
+        weight_deflated_bytes: All weight buffers in the file's order after zlib's deflate, level 9.
+        contents: What the file's bytes are for -> how many; adds up to `tflite_bytes`.
+        contents_deflated: The same, every category deflated on its own; its sum is not that of the file.
     """
 
     sha256: str
     tflite_bytes: int
     gzip_bytes: int
     zip_bytes: int
+    packed_bytes: int = 0
     input_dtype: str
     output_dtype: str
     operators: dict[str, int]
     float_operators: list[str] = Field(default_factory=list)
     weights: list[DeployedTensor] = Field(default_factory=list)
+    float_reasons: dict[str, str] = Field(default_factory=dict)
+    float_weights: list[str] = Field(default_factory=list)
+    weight_bytes: int = 0
+    weight_entropy_bytes: int = 0
+    weight_packed_bytes: int = 0
+    weight_deflated_bytes: int = 0
+    contents: dict[str, int] = Field(default_factory=dict)
+    contents_deflated: dict[str, int] = Field(default_factory=dict)
+
+
+class BrokenLayer(_Record):
+    """A layer whose deployed weights are not what its ancestors claim.
+
+    Attributes:
+        layer: Name of the Keras layer, or of the tensor where no layer is known for it.
+        what: What is wrong, with figures.
+    """
+
+    layer: str
+    what: str
+
+
+class Contract(_Record):
+    """What became, in the deployed bytes, of the claims that a leaf has to keep.
+
+    Attributes:
+        layers: Layers that claims are made for; all of them were checked.
+        broken: What does not hold, layer by layer.
+    """
+
+    layers: list[str] = Field(default_factory=list)
+    broken: list[BrokenLayer] = Field(default_factory=list)
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing is broken."""
+        return not self.broken
 
 
 class LeafReport(StageRecord):
@@ -163,9 +228,11 @@ class LeafReport(StageRecord):
 
     Attributes:
         deployed: Inspection of `model.tflite`.
+        contract: Whether the file holds `claims`. A leaf that breaks them is never shipped.
     """
 
     deployed: DeployedModel
+    contract: Contract
 
 
 def write_record(record: StageRecord, directory: str | Path) -> Path:

@@ -21,6 +21,7 @@ from collabopt.components.engine.errors import CollaboptError
 OpenUnit = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
+Palette = Literal["tensor", "channel"]
 SettingsType = TypeVar("SettingsType", bound="Settings")
 
 
@@ -84,7 +85,7 @@ class ClusteringSettings(TrainingSettings):
     Attributes:
         number_of_clusters: Distinct values left in every clustered layer.
         centroid_initialization: How the first centroids are chosen.
-        per_channel: Cluster every output channel of a Conv2D by itself instead of the whole tensor.
+        per_channel: Cluster every output channel by itself instead of the whole kernel.
     """
 
     number_of_clusters: Annotated[int, Field(ge=2)] = 16
@@ -103,15 +104,36 @@ class PostTrainingQuantizationSettings(Settings):
 
     Attributes:
         representative_samples: Samples of the calibration split that set the activation ranges.
+        palette: Where the parent is clustered per tensor: `tensor` gives every deployed tensor one palette, of no more
+            values than clusters; `channel` scales every output channel by itself, which is finer, and splits the
+            palette.
         seed: Kept for a uniform interface; the calibration samples are the first of the split.
     """
 
     representative_samples: Count = 200
+    palette: Palette = "tensor"
     seed: Seed = 0
 
 
 class QuantizationAwareTrainingSettings(TrainingSettings):
-    """Quantization-aware training, plain or preserving."""
+    """Quantization-aware training, plain or preserving.
+
+    Attributes:
+        representative_samples: Samples of the calibration split that set the activation ranges, where some layer gets
+            none from training.
+    """
+
+    representative_samples: Count = 200
+
+
+class ClusterPreservingSettings(QuantizationAwareTrainingSettings):
+    """Quantization-aware training that keeps clusters.
+
+    Attributes:
+        palette: See `PostTrainingQuantizationSettings`.
+    """
+
+    palette: Palette = "tensor"
 
 
 class DatasetSettings(Settings):
@@ -168,8 +190,8 @@ SETTINGS: dict[str, type[Settings]] = {
     "post_training_quantize": PostTrainingQuantizationSettings,
     "quantize_aware_train": QuantizationAwareTrainingSettings,
     "sparsity_preserving_qat": QuantizationAwareTrainingSettings,
-    "cluster_preserving_qat": QuantizationAwareTrainingSettings,
-    "sparsity_cluster_preserving_qat": QuantizationAwareTrainingSettings,
+    "cluster_preserving_qat": ClusterPreservingSettings,
+    "sparsity_cluster_preserving_qat": ClusterPreservingSettings,
 }
 
 

@@ -14,6 +14,7 @@ def post_training_quantize(
     stage: str,
     task: str = "collabopt.components.engine.training.classification:TASK",
     representative_samples: int = 200,
+    palette: str = "tensor",
     seed: int = 0,
     overrides: dict = {},
 ):
@@ -27,6 +28,8 @@ def post_training_quantize(
         stage: Name of the stage in the tree; also of its MLflow run.
         task: Import path of the task, `module:attribute`.
         representative_samples: Samples of the calibration split that set the activation ranges.
+        palette: `tensor` gives every deployed tensor one palette where the parent has one; `channel` scales every
+            output channel by itself, which is finer, and splits the palette.
         seed: Kept for a uniform interface; calibration takes the first samples of its split.
         overrides: Hyperparameters by name that take precedence over the inputs above.
 
@@ -45,6 +48,7 @@ def post_training_quantize(
         task=task,
         settings={
             "representative_samples": representative_samples,
+            "palette": palette,
             "seed": seed,
         },
         overrides=overrides,

@@ -17,6 +17,8 @@ def sparsity_cluster_preserving_qat(
     batch_size: int = 32,
     learning_rate: float = 1e-4,
     optimizer: str = "adam",
+    representative_samples: int = 200,
+    palette: str = "tensor",
     seed: int = 0,
     overrides: dict = {},
 ):
@@ -33,6 +35,10 @@ def sparsity_cluster_preserving_qat(
         batch_size: Samples per step.
         learning_rate: Initial learning rate; well below that of the original training.
         optimizer: `adam`, `sgd`, `rmsprop` or `adamw`.
+        representative_samples: Samples of the calibration split that set the activation ranges where some layer gets
+            none from training.
+        palette: `tensor` gives every deployed tensor one palette where the parent has one; `channel` scales every
+            output channel by itself, which is finer, and splits the palette.
         seed: Seeds shuffling and initialisation; the same seed gives the same bytes.
         overrides: Hyperparameters by name that take precedence over the inputs above.
 
@@ -54,6 +60,8 @@ def sparsity_cluster_preserving_qat(
             "batch_size": batch_size,
             "learning_rate": learning_rate,
             "optimizer": optimizer,
+            "representative_samples": representative_samples,
+            "palette": palette,
             "seed": seed,
         },
         overrides=overrides,

@@ -34,7 +34,7 @@ def sparsity_preserving_cluster(
         task: Import path of the task, `module:attribute`.
         number_of_clusters: Distinct values left in every clustered layer; at least 3.
         centroid_initialization: `kmeans++`, `linear`, `density` or `random`.
-        per_channel: Cluster every output channel of a Conv2D by itself.
+        per_channel: Cluster every output channel by itself instead of the whole kernel.
         epochs: Passes over the train split.
         batch_size: Samples per step.
         learning_rate: Initial learning rate; well below that of the original training.

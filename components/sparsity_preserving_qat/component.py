@@ -17,6 +17,7 @@ def sparsity_preserving_qat(
     batch_size: int = 32,
     learning_rate: float = 1e-4,
     optimizer: str = "adam",
+    representative_samples: int = 200,
     seed: int = 0,
     overrides: dict = {},
 ):
@@ -33,6 +34,8 @@ def sparsity_preserving_qat(
         batch_size: Samples per step.
         learning_rate: Initial learning rate; well below that of the original training.
         optimizer: `adam`, `sgd`, `rmsprop` or `adamw`.
+        representative_samples: Samples of the calibration split that set the activation ranges where some layer gets
+            none from training.
         seed: Seeds shuffling and initialisation; the same seed gives the same bytes.
         overrides: Hyperparameters by name that take precedence over the inputs above.
 
@@ -54,6 +57,7 @@ def sparsity_preserving_qat(
             "batch_size": batch_size,
             "learning_rate": learning_rate,
             "optimizer": optimizer,
+            "representative_samples": representative_samples,
             "seed": seed,
         },
         overrides=overrides,

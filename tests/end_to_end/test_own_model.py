@@ -81,22 +81,27 @@ def test_keras_3_mobilenet_v2_is_imported_and_quantized(collabopt, tmp_path):
     assert {path.name for path in (run.result / "leaves").iterdir()} == {"ptq", "qat"}
 
 
-def test_a_stage_that_cannot_take_the_model_names_the_layer(collabopt, tmp_path):
+def test_layers_that_tfmot_does_not_quantize_become_int8_all_the_same(collabopt, tmp_path):
     import tf_keras
 
     layers = tf_keras.layers
     model = tf_keras.Sequential(
         [
             layers.Input((16, 2)),
+            layers.Rescaling(2.0),
             layers.Conv1D(8, 3, activation="relu", name="along_time"),
             layers.Flatten(),
-            layers.Dense(3, activation="softmax"),
+            layers.Dense(3, activation="softmax", name="classes"),
         ]
     )
     model.save(tmp_path / "conv1d.keras")
     data = npz(tmp_path / "data.npz", shape=(16, 2))
-    run = collabopt("run", "--model", tmp_path / "conv1d.keras", "--data", data, "--pipeline", "quantization", *QUICK)
-    assert_refused(run, "stage 'qat'", "layer 'along_time' (Conv1D)", "post_training_quantize")
+    run = collabopt("run", "--model", tmp_path / "conv1d.keras", "--data", data, "--pipeline", "pruning", *QUICK)
+    assert run.exit_code == 0, run.error
+    report = read_leaf_report(run.result / "leaves" / "pcqat")
+    assert report.deployed.float_operators == []
+    assert report.contract.layers == ["along_time", "classes"]
+    assert report.contract.holds
 
 
 @pytest.mark.parametrize(

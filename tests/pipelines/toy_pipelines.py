@@ -28,15 +28,22 @@ def toy_leaf(stage: str, model: dsl.Output[dsl.Model], content: str = "first"):
     from pathlib import Path
 
     from collabopt.components.engine.progress import emit
-    from collabopt.components.engine.records import DeployedModel, LeafReport, MetricOfRecord, Step, write_record
+    from collabopt.components.engine.records import (
+        Contract,
+        DeployedModel,
+        LeafReport,
+        MetricOfRecord,
+        Step,
+        write_record,
+    )
     from collabopt.components.engine.session import stage_session
 
     with stage_session(stage):
         directory = Path(model.path)
         directory.mkdir(parents=True)
-        for name in ("model.tflite", "model_data.cc", "model_data.h", "training_curve.csv"):
+        for name in ("model.tflite", "model.tflite.gz", "model_data.cc", "model_data.h", "training_curve.csv"):
             (directory / name).write_text(content)
-        metrics = {"f1": 0.92, "f1_drop": 0.02, "sparsity": 0.5, "max_distinct_values_per_channel": 16.0}
+        metrics = {"f1": 0.92, "f1_drop": 0.02, "sparsity": 0.5, "max_distinct_values_per_tensor": 16.0}
         report = LeafReport(
             lineage=[Step(stage=stage, technique="post_training_quantize")],
             task="toy:task",
@@ -52,6 +59,7 @@ def toy_leaf(stage: str, model: dsl.Output[dsl.Model], content: str = "first"):
                 output_dtype="int8",
                 operators={},
             ),
+            contract=Contract(),
         )
         write_record(report, directory)
         emit(stage, "finished", metrics={**metrics, "tflite_bytes": 20480.0, "gzip_bytes": 10240.0})

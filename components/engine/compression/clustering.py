@@ -1,73 +1,135 @@
-"""Weight clustering (Han et al. 2016, https://arxiv.org/abs/1510.00149) by TFMOT's `cluster_weights`."""
+"""Weight clustering with tied weights (Han et al. 2016, https://arxiv.org/abs/1510.00149)."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
+import tf_keras
 
-from collabopt.components.engine.compression.kernels import compressible_kernels
+from collabopt.components.engine.compression.kernels import (
+    channel_axis,
+    check_zero_positions,
+    claims_of,
+    compressible_kernels,
+    distinct_values,
+    trainable_kernels,
+)
+from collabopt.components.engine.compression.palette import quantize_to_palette
+from collabopt.components.engine.compression.structure import Structure
+from collabopt.components.engine.compression.wrapping import KernelWrapper, unwrap_kernels, wrap_kernels
 from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.records import Claims
 from collabopt.components.engine.settings import ClusteringSettings
-
-_CENTROID_INITIALIZATIONS = {
-    "kmeans++": "KMEANS_PLUS_PLUS",
-    "linear": "LINEAR",
-    "density": "DENSITY_BASED",
-    "random": "RANDOM",
-}
 
 
 def cluster(
-    model: Any, settings: ClusteringSettings, *, preserve_sparsity: bool, fit: Callable[[Any, Sequence[Any]], None]
-) -> Any:
-    """Clusters every compressible layer that has more distinct weights than clusters, while fine-tuning.
+    model: Any,
+    settings: ClusteringSettings,
+    parent_claims: Claims,
+    fit: Callable[[Any, Sequence[Any]], None],
+) -> tuple[Any, Claims]:
+    """Gives every layer a palette by k-means, then fine-tunes the palettes; which weight is in which cluster stays.
+
+    Layers that are frozen, or have no more weights (with `per_channel`, on a channel) than there are clusters, are left
+    as they are. A layer whose weights take fewer distinct values than there are clusters keeps those as its palette.
+    Constraints on kernels are not imposed on palettes.
 
     Args:
-        model: A plain tf_keras model; its own layers are trained, so load it afresh for every stage.
+        model: A plain tf_keras model; changed in place, so load it afresh for every stage.
         settings: Clusters, their initialisation and training settings.
-        preserve_sparsity: Keep zeros at their places; one of the clusters is then the zero.
+        parent_claims: Zeros stay at their places in the layers of `zero_positions`, where one of the clusters is the
+            zero; elsewhere they are weights like any other. Empty for plain clustering.
         fit: Called with the wrapped model and the callbacks it needs; trains it in place.
 
     Returns:
-        The plain model with at most `number_of_clusters` distinct values in every clustered kernel.
+        The model, and what it may now claim: palettes of the layers that were clustered, zeros of those of the parent.
 
     Raises:
-        CollaboptError: Nothing in the model can be clustered.
+        CollaboptError: Nothing in the model can be clustered, or the parent is not what its claims say.
     """
-    import tensorflow_model_optimization as tfmot
-    import tf_keras
-
-    names = {
-        name
-        for name, kernel in compressible_kernels(model).items()
-        if len(np.unique(kernel)) > settings.number_of_clusters
+    sparse = frozenset(parent_claims.zero_positions)
+    parents = compressible_kernels(model)
+    check_zero_positions(parents, parent_claims)
+    layers = {name: model.get_layer(name) for name in trainable_kernels(model)}
+    axes = {name: channel_axis(layer) if settings.per_channel else None for name, layer in layers.items()}
+    clustered = {
+        name for name in layers if _weights_of_a_palette(parents[name], axes[name]) > settings.number_of_clusters
     }
-    if not names:
+    _check_feasible({name: distinct_values(parents[name], axes[name]) for name in clustered}, settings)
+
+    tied = {
+        name: _tied(parents[name], settings, sparse=name in sparse, axis=axes[name])
+        for name in layers
+        if name in clustered or name in sparse
+    }
+    wrapped = wrap_kernels(model, tied)
+    fit(wrapped, [])
+    unwrap_kernels(wrapped, model)
+    _check_zeros_kept(parents, compressible_kernels(model), sparse)
+    return model, claims_of(model, pruned=sparse, clustered=clustered, per_channel=settings.per_channel)
+
+
+class _TiedKernel(KernelWrapper):
+    """Trains a palette in place of the kernel that reads from it."""
+
+    def __init__(self, layer: Any, structure: Structure, palette: np.ndarray) -> None:
+        super().__init__(layer)
+        self._structure = structure
+        self._initial = palette
+
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)
+        self.palette = self.add_weight(
+            "palette", self._initial.shape, initializer=tf_keras.initializers.Constant(self._initial)
+        )
+
+    def imposed_kernel(self) -> tf.Tensor:
+        return self._structure.spread(tf.convert_to_tensor(self.palette), self.kernel.shape)
+
+    @property
+    def trainable_weights(self) -> list[Any]:
+        return [weight for weight in super().trainable_weights if weight is not self.kernel]
+
+    @property
+    def non_trainable_weights(self) -> list[Any]:
+        return [*super().non_trainable_weights, self.kernel] if self.built else super().non_trainable_weights
+
+
+def _tied(
+    kernel: np.ndarray, settings: ClusteringSettings, *, sparse: bool, axis: int | None
+) -> Callable[[Any], _TiedKernel]:
+    """Clusters a kernel, or each of its slices along `axis`; what wraps the layer with the palettes."""
+    values = kernel.copy()
+    for part in [values] if axis is None else np.moveaxis(values, axis, 0):
+        chosen = part != 0 if sparse else np.ones(part.shape, bool)
+        size = settings.number_of_clusters - sparse
+        part[chosen] = quantize_to_palette(part[chosen], size, settings.centroid_initialization, settings.seed)
+    structure = Structure.of(values, sparse=sparse, clustered=True, channel_axis=axis)
+    palette = structure.palette(tf.constant(values)).numpy()
+    return functools.partial(_TiedKernel, structure=structure, palette=palette)
+
+
+def _weights_of_a_palette(kernel: np.ndarray, axis: int | None) -> int:
+    return kernel.size if axis is None else kernel.size // kernel.shape[axis]
+
+
+def _check_feasible(distinct: dict[str, int], settings: ClusteringSettings) -> None:
+    if max(distinct.values(), default=0) <= settings.number_of_clusters:
+        where = "on an output channel" if settings.per_channel else "in its kernel"
         raise CollaboptError(
-            f"no layer has more than {settings.number_of_clusters} distinct weights, so nothing can be clustered",
+            f"no trainable layer has more than {settings.number_of_clusters} distinct weights {where}, so nothing can "
+            "be clustered",
             todo="use fewer clusters, or leave the clustering stages out for this model",
         )
-    options = {
-        "number_of_clusters": settings.number_of_clusters,
-        "cluster_centroids_init": tfmot.clustering.keras.CentroidInitialization[
-            _CENTROID_INITIALIZATIONS[settings.centroid_initialization]
-        ],
-        "preserve_sparsity": preserve_sparsity,
-        "cluster_per_channel": settings.per_channel,
-    }
 
-    def wrap(layer: Any) -> Any:
-        if layer.name not in names:
-            return layer
-        try:
-            return tfmot.clustering.keras.cluster_weights(layer, **options)
-        except ValueError as error:
-            raise CollaboptError(
-                f"layer '{layer.name}' ({type(layer).__name__}) cannot be clustered: {error}",
-                where=f"layer '{layer.name}'",
-                todo="use a plain model with trainable layers, or fewer clusters",
-            ) from error
 
-    wrapped = tf_keras.models.clone_model(model, clone_function=wrap)
-    fit(wrapped, [])
-    return tfmot.clustering.keras.strip_clustering(wrapped)
+def _check_zeros_kept(before: dict[str, np.ndarray], after: dict[str, np.ndarray], sparse: frozenset[str]) -> None:
+    lost = sorted(name for name in sparse if np.any(after[name][before[name] == 0]))
+    if lost:
+        raise CollaboptError(
+            f"clustering has lost zeros of its parent in {', '.join(lost)}",
+            where=f"layer '{lost[0]}'",
+            todo="this is a fault in collabopt; please report it with the model",
+        )

@@ -1,11 +1,13 @@
 """Keras -> `.tflite`. Convert once per process: the converter keeps memory it has used."""
 
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
 def to_int8(model: Any, representative: Callable[[], Iterator[list[Any]]] | None) -> bytes:
-    """Converts to full-integer int8, inputs and outputs included.
+    """Converts to int8, inputs and outputs included; an operator without an int8 kernel stays in float.
 
     Args:
         model: A plain model, or one with quantization ranges from quantization-aware training.
@@ -17,18 +19,35 @@ def to_int8(model: Any, representative: Callable[[], Iterator[list[Any]]] | None
     """
     import tensorflow as tf
 
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.inference_input_type = tf.int8
-    converter.inference_output_type = tf.int8
-    if representative is not None:
+    with _converter(model) as converter:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.inference_input_type = tf.int8
+        converter.inference_output_type = tf.int8
         converter.representative_dataset = representative
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    return bytes(converter.convert())
+        return bytes(converter.convert())
 
 
 def to_float32(model: Any) -> bytes:
     """Converts without quantization: the file that compression is measured against."""
+    with _converter(model) as converter:
+        return bytes(converter.convert())
+
+
+@contextmanager
+def _converter(model: Any) -> Iterator[Any]:
+    """A converter that sees one function of the model.
+
+    `TFLiteConverter.from_keras_model` saves every layer with every way to call it, and traces each of them: for a
+    quantized network of hundreds of layers that takes minutes.
+    """
     import tensorflow as tf
 
-    return bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+    (name,) = model.input_names
+    (output,) = model.output_names
+    module = tf.Module()
+    module.weights = model.weights
+    spec = tf.TensorSpec([None, *model.input_shape[1:]], model.inputs[0].dtype, name=name)
+    module.serve = tf.function(lambda inputs: {output: model(inputs, training=False)}, input_signature=[spec])
+    with tempfile.TemporaryDirectory() as directory:
+        tf.saved_model.save(module, directory, signatures=module.serve)
+        yield tf.lite.TFLiteConverter.from_saved_model(directory)

@@ -1,97 +1,96 @@
-"""Reads what a `.tflite` really holds: sizes, operators, and the values in its weight buffers."""
+"""Reads what a `.tflite` really holds: sizes, operators, the values in its weight buffers, and what the rest is for."""
 
 import gzip
 import hashlib
 import io
+import math
 import zipfile
+import zlib
 from collections import Counter
 from typing import Any
 
 import numpy as np
 
-from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.deployed.contents import contents_of
+from collabopt.components.engine.deployed.flatbuffer import Flatbuffer, open_flatbuffer, refusing_damage
+from collabopt.components.engine.deployed.float_operators import FLOAT_TYPES, float_operators, float_reasons
+from collabopt.components.engine.deployed.layer_name import layer_of
+from collabopt.components.engine.deployed.packing import pack, shortest_deflate
+from collabopt.components.engine.deployed.weights import StoredWeights, weights_of
 from collabopt.components.engine.records import TFLITE_FILE, DeployedModel, DeployedTensor
 
-# Operator -> axis of the output channels in its weights, as the TFLite schema lays them out.
-_WEIGHT_CHANNEL_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0}
-# Operator -> position of its weights among its inputs.
-_WEIGHT_INPUT = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1}
-_STORED_AS = {"INT8": np.int8, "UINT8": np.uint8, "FLOAT32": np.float32, "FLOAT16": np.float16, "INT16": np.int16}
-_FLOAT_TYPES = ("FLOAT32", "FLOAT16")
+# Reports are compared after a second inspection, maybe on a machine whose libm rounds the last digit differently.
+_ENTROPY_DIGITS = 6
 
 
 def inspect_tflite(tflite: bytes) -> DeployedModel:
-    """Inspects a flatbuffer.
+    """Inspects a flatbuffer; of several subgraphs, the weights and operators of the first.
 
     Raises:
-        CollaboptError: The bytes are not a TFLite model.
+        CollaboptError: The bytes are not a TFLite model, or a damaged one.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
-    if tflite[4:8] != b"TFL3":
-        raise CollaboptError("these bytes are not a TFLite model", todo="pass a .tflite file")
-    model = schema.ModelT.InitFromPackedBuf(bytearray(tflite), 0)
-    operator_names = _names(schema.BuiltinOperator)
-    type_names = _names(schema.TensorType)
-    graph = model.subgraphs[0]
-    operators = [operator_names[_code(model.operatorCodes[operator.opcodeIndex])] for operator in graph.operators]
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(TFLITE_FILE, tflite)
+    opened = open_flatbuffer(tflite)
+    weights = weights_of(opened)
+    tensors = [_describe(tensor, opened) for tensor in weights]
+    contents = contents_of(opened, weights)
+    deflated = {category: _deflated_bytes(content) for category, content in contents.items()}
     return DeployedModel(
         sha256=hashlib.sha256(tflite).hexdigest(),
         tflite_bytes=len(tflite),
         gzip_bytes=len(gzip.compress(tflite, compresslevel=9, mtime=0)),
-        zip_bytes=len(packed.getvalue()),
-        input_dtype=type_names[graph.tensors[graph.inputs[0]].type].lower(),
-        output_dtype=type_names[graph.tensors[graph.outputs[0]].type].lower(),
-        operators=dict(sorted(Counter(operators).items())),
-        float_operators=[
-            name
-            for name, operator in zip(operators, graph.operators, strict=True)
-            if any(type_names[graph.tensors[i].type] in _FLOAT_TYPES for i in operator.outputs if i >= 0)
-        ],
-        weights=_weights(model, graph, operators, type_names),
+        zip_bytes=_zip_bytes(tflite),
+        packed_bytes=len(pack(tflite)),
+        **_interface(opened),
+        operators=dict(sorted(Counter(name for name, _ in opened.operators).items())),
+        float_operators=[name for name, _ in float_operators(opened)],
+        weights=tensors,
+        float_reasons=float_reasons(opened),
+        float_weights=[tensor.name for tensor in tensors if tensor.dtype in FLOAT_TYPES],
+        weight_bytes=len(contents["weights"]),
+        weight_entropy_bytes=math.ceil(math.fsum(t.entropy_bits * math.prod(t.shape) / 8 for t in tensors)),
+        weight_packed_bytes=sum(tensor.packed_bytes for tensor in tensors),
+        weight_deflated_bytes=deflated["weights"],
+        contents={category: len(content) for category, content in contents.items()},
+        contents_deflated=deflated,
     )
 
 
-def _weights(model: Any, graph: Any, operators: list[str], type_names: dict[int, str]) -> list[DeployedTensor]:
-    found: dict[int, DeployedTensor] = {}
-    for name, operator in zip(operators, graph.operators, strict=True):
-        if name not in _WEIGHT_INPUT:
-            continue
-        index = operator.inputs[_WEIGHT_INPUT[name]]
-        tensor = graph.tensors[index]
-        buffer = model.buffers[tensor.buffer].data
-        if index in found or buffer is None:
-            continue
-        dtype = type_names[tensor.type]
-        values = np.frombuffer(np.asarray(buffer, dtype=np.uint8).tobytes(), _STORED_AS[dtype]).reshape(tensor.shape)
-        found[index] = _describe(tensor, name, dtype.lower(), values)
-    return list(found.values())
+def _interface(opened: Flatbuffer) -> dict[str, str]:
+    with refusing_damage():
+        ends = {"input_dtype": opened.graph.inputs, "output_dtype": opened.graph.outputs}
+        return {
+            name: opened.dtype(opened.graph.tensors[indices[0]]) if len(indices) else ""
+            for name, indices in ends.items()
+        }
 
 
-def _describe(tensor: Any, operator: str, dtype: str, values: np.ndarray) -> DeployedTensor:
-    axis = _WEIGHT_CHANNEL_AXIS[operator]
-    channels = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
-    zero_points = tensor.quantization.zeroPoint if tensor.quantization is not None else None
-    zero = 0 if zero_points is None or len(zero_points) == 0 else int(zero_points[0])
+def _describe(weights: StoredWeights, opened: Flatbuffer) -> DeployedTensor:
+    buffer = opened.buffer(opened.graph.tensors[weights.index])
     return DeployedTensor(
-        name=tensor.name.decode(),
-        op=operator,
-        dtype=dtype,
-        shape=[int(size) for size in tensor.shape],
-        zero_fraction=float(np.mean(values == zero)),
-        distinct_values=len(np.unique(values)),
-        max_distinct_values_per_channel=max(len(np.unique(channel)) for channel in channels),
-        channel_axis=axis,
+        name=weights.name,
+        op=weights.op,
+        dtype=weights.dtype,
+        shape=list(weights.values.shape),
+        zero_fraction=float(np.mean(weights.values == weights.zero_point)),
+        distinct_values=len(np.unique(weights.values)),
+        max_distinct_values_per_channel=max(len(np.unique(channel)) for channel in weights.channels),
+        channel_axis=weights.channel_axis,
+        layer=layer_of(weights.name, weights.op),
+        quantization_axis=weights.quantization_axis,
+        scales=weights.scales.tolist(),
+        entropy_bits=round(weights.entropy_bits, _ENTROPY_DIGITS),
+        stored_bytes=weights.stored_bytes,
+        deflated_bytes=_deflated_bytes(buffer.tobytes()),
+        packed_bytes=len(shortest_deflate(buffer.tobytes())),
     )
 
 
-def _code(operator_code: Any) -> int:
-    """The schema keeps codes below 127 in a deprecated field for old readers."""
-    return max(operator_code.builtinCode, operator_code.deprecatedBuiltinCode)
+def _deflated_bytes(content: Any) -> int:
+    return len(zlib.compress(content, level=9)) if content else 0
 
 
-def _names(enumeration: type) -> dict[int, str]:
-    return {value: name for name, value in vars(enumeration).items() if not name.startswith("_")}
+def _zip_bytes(tflite: bytes) -> int:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(TFLITE_FILE, tflite)
+    return len(packed.getvalue())

@@ -10,6 +10,8 @@ from collabopt.components.engine.records import LeafReport, StageRecord
 
 # 0.91 - 0.89 is 0.020000000000000018: a drop of exactly the limit must pass. No metric is measured this finely.
 DROP_TOLERANCE = 1e-9
+# Broken layers that a verdict names; the report lists them all.
+_LAYERS_NAMED = 3
 
 
 class _Frozen(BaseModel):
@@ -152,6 +154,15 @@ def _refuse_incomparable(report: LeafReport, baseline: StageRecord, policy: Poli
     return None
 
 
+def _refuse_broken(report: LeafReport, baseline: StageRecord, policy: Policy) -> str | None:
+    broken = report.contract.broken
+    if not broken:
+        return None
+    named = "; ".join(f"'{each.layer}': {each.what}" for each in broken[:_LAYERS_NAMED])
+    more = f"; and {len(broken) - _LAYERS_NAMED} more" if len(broken) > _LAYERS_NAMED else ""
+    return f"broken: the file does not keep what its ancestors won ({named}{more})"
+
+
 def _refuse_drop(report: LeafReport, baseline: StageRecord, policy: Policy) -> str | None:
     name = baseline.metric.name
     if name not in report.metrics:
@@ -182,6 +193,7 @@ def _refuse_size(what: str, size_bytes: int, limit_bytes: int | None) -> str | N
 # (report, baseline, policy) -> why the leaf may not be shipped, None if it may. A leaf must pass all of them.
 CHECKS: tuple[Callable[[LeafReport, StageRecord, Policy], str | None], ...] = (
     _refuse_incomparable,
+    _refuse_broken,
     _refuse_drop,
     _refuse_tflite_bytes,
     _refuse_gzip_bytes,

@@ -69,6 +69,7 @@ def import_model_stage(
 
 
 def _accepted_model(source: str, data: StoredDataset, task: Task, settings: ImportSettings) -> Any:
+    from collabopt.components.engine.models.canonical import canonical_form
     from collabopt.components.engine.models.checks import check_fits, check_model
     from collabopt.components.engine.models.examples import example_model
     from collabopt.components.engine.models.flatten import pin_input_shape
@@ -84,7 +85,7 @@ def _accepted_model(source: str, data: StoredDataset, task: Task, settings: Impo
     if task.check is not None:
         for split in data.spec.sizes:
             task.check(data.labels(split), tuple(model.output_shape[1:]))
-    return model
+    return canonical_form(model)
 
 
 def _float_file_sizes(model: Any) -> dict[str, float]:

@@ -10,6 +10,7 @@ from collabopt.components.engine.datasets.store import StoredDataset
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.progress import emit
 from collabopt.components.engine.records import (
+    PACKED_FILE,
     TFLITE_FILE,
     DeployedModel,
     LeafReport,
@@ -18,6 +19,7 @@ from collabopt.components.engine.records import (
     write_record,
 )
 from collabopt.components.engine.stage_result import StageResult
+from collabopt.components.engine.stages.leaf import Leaf
 from collabopt.components.engine.tracking import StageRun
 from collabopt.components.engine.training.task import Task
 
@@ -36,20 +38,23 @@ def finish_interior(model: Any, record: StageRecord, output: Path, run: StageRun
 
 
 def finish_leaf(
-    tflite: bytes, record: StageRecord, output: Path, run: StageRun, data: StoredDataset, task: Task, curve: Curve
+    leaf: Leaf, record: StageRecord, output: Path, run: StageRun, data: StoredDataset, task: Task, curve: Curve
 ) -> StageResult:
-    """Writes a leaf: `model.tflite`, what its bytes show, how it does in LiteRT on the test split, and C source."""
+    """Writes a leaf: `model.tflite`, plain, packed and as C source, what its bytes show, and how it does in LiteRT."""
     from collabopt.components.engine.deployed.c_array import write_c_array
     from collabopt.components.engine.deployed.evaluate import predict
     from collabopt.components.engine.deployed.inspect import inspect_tflite
+    from collabopt.components.engine.deployed.packing import pack
 
-    deployed = inspect_tflite(tflite)
-    measured = task.measure(predict(tflite, data.inputs("test")), data.labels("test"))
+    deployed = inspect_tflite(leaf.tflite)
+    measured = task.measure(predict(leaf.tflite, data.inputs("test")), data.labels("test"))
     metrics = {**measured, **metric_drop(record.metric, measured), **_deployed_scalars(deployed)}
-    report = LeafReport(**{**dict(record), "metrics": metrics, "deployed": deployed})
+    metrics["broken_layers"] = float(len({each.layer for each in leaf.contract.broken}))
+    report = LeafReport(**{**dict(record), "metrics": metrics, "deployed": deployed, "contract": leaf.contract})
     output.mkdir(parents=True, exist_ok=True)
-    (output / TFLITE_FILE).write_bytes(tflite)
-    write_c_array(tflite, deployed, output, stage=record.stage)
+    (output / TFLITE_FILE).write_bytes(leaf.tflite)
+    (output / PACKED_FILE).write_bytes(pack(leaf.tflite))
+    write_c_array(leaf.tflite, deployed, output, stage=record.stage)
     written = [output / TFLITE_FILE, write_record(report, output), *_write_curve(curve, output)]
     return _finish(report, run, written)
 
@@ -65,8 +70,9 @@ def metric_drop(metric: MetricOfRecord, measured: Mapping[str, float]) -> dict[s
 
 
 def file_sizes(deployed: DeployedModel) -> dict[str, float]:
-    """Sizes of a `.tflite` in bytes: raw, gzip -9 and zip."""
-    return {name: float(getattr(deployed, name)) for name in ("tflite_bytes", "gzip_bytes", "zip_bytes")}
+    """Sizes of a `.tflite` in bytes: raw, gzip -9, zip, and packed."""
+    names = ("tflite_bytes", "gzip_bytes", "zip_bytes", "packed_bytes")
+    return {name: float(getattr(deployed, name)) for name in names}
 
 
 def _deployed_scalars(deployed: DeployedModel) -> dict[str, float]:

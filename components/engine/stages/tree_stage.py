@@ -1,25 +1,23 @@
 """A stage of the tree: a technique applied to the parent's model."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from collabopt.components.engine.datasets.store import StoredDataset
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.progress import emit
 from collabopt.components.engine.records import Claims, StageRecord, Step, read_stage_record
 from collabopt.components.engine.session import make_deterministic, stage_session
 from collabopt.components.engine.settings import (
     ClusteringSettings,
-    PostTrainingQuantizationSettings,
     PruningSettings,
-    TrainingSettings,
     settings_for,
 )
 from collabopt.components.engine.stage_host import hosted
 from collabopt.components.engine.stage_result import StageResult
+from collabopt.components.engine.stages.leaf import Leaf, post_training_quantize, quantize_aware_train
 from collabopt.components.engine.stages.outcome import finish_interior, finish_leaf, measure_keras, metric_drop
+from collabopt.components.engine.stages.work import Work
 from collabopt.components.engine.techniques import (
     CLUSTERED,
     SPARSE,
@@ -28,7 +26,7 @@ from collabopt.components.engine.techniques import (
     pathway_of,
     properties_after,
 )
-from collabopt.components.engine.tracking import StageRun, stage_run
+from collabopt.components.engine.tracking import stage_run
 from collabopt.components.engine.training.task import Task, load_task
 from collabopt.components.engine.versions import versions
 
@@ -72,20 +70,20 @@ def run_stage(
         lineage = [*parent_record.lineage, step]
         with stage_run(stage, tags=_lineage_tags(lineage)) as run:
             run.log_params(step.settings)
-            work = _Work(stage, parent, parent_record, data, load_task(task), run)
+            work = Work(stage, parent, parent_record, data, load_task(task), run)
             record = StageRecord(
                 lineage=lineage,
                 task=task,
                 dataset_digest=data.spec.digest,
                 metric=parent_record.metric,
-                claims=_kept(parent_record.claims, TECHNIQUES[technique]),
+                claims=_kept(parent_record.claims, TECHNIQUES[technique], step.settings),
                 mlflow=run.ids,
                 versions=versions(),
             )
             make_deterministic(step.settings["seed"])
             if TECHNIQUES[technique].deploys:
-                tflite = _LEAVES[technique](work, checked)
-                return finish_leaf(tflite, record, Path(output), run, data, work.task, work.curve)
+                leaf = _LEAVES[technique](work, checked, record.claims)
+                return finish_leaf(leaf, record, Path(output), run, data, work.task, work.curve)
             model, claims = _INTERIORS[technique](work, checked)
             metrics = _fp32_metrics(model, record, data, work.task)
             record = record.model_copy(update={"claims": claims, "metrics": metrics})
@@ -108,111 +106,54 @@ def _check_parent(technique: str, stage: str, parent: StageRecord, data: StoredD
         )
 
 
-def _kept(claims: Claims, technique: Technique) -> Claims:
+def _kept(claims: Claims, technique: Technique, settings: Mapping[str, Any]) -> Claims:
     sparse, clustered = SPARSE in technique.preserves, CLUSTERED in technique.preserves
     return Claims(
         sparsity=claims.sparsity if sparse else {},
         zero_positions=claims.zero_positions if sparse else {},
         clusters=claims.clusters if clustered else {},
+        palette=settings.get("palette", claims.palette) if claims.palette == "tensor" else "channel",
     )
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What a technique works with; `curve` collects one row per epoch."""
-
-    stage: str
-    parent_directory: str
-    parent: StageRecord
-    data: StoredDataset
-    task: Task
-    run: StageRun
-    curve: list[dict[str, float]] = field(default_factory=list)
-
-    def load_parent(self) -> Any:
-        from collabopt.components.engine.models.store import load_stage_model
-
-        accepted_with = self.parent.lineage[0].settings
-        return load_stage_model(self.parent_directory, allow_lambda=bool(accepted_with.get("allow_lambda")))
-
-    def fitting(self, plain_model: Any, settings: TrainingSettings) -> Callable[[Any, Sequence[Any]], None]:
-        """A function that fine-tunes what has been wrapped around `plain_model`."""
-        from collabopt.components.engine.training.fine_tune import fine_tune
-
-        loss = self.task.loss(plain_model)
-
-        def on_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
-            by_split = {_with_split(name): value for name, value in metrics.items()}
-            self.curve.append({"epoch": epoch, **by_split})
-            self.run.log_epoch(epoch, by_split)
-            emit(self.stage, "epoch", epoch=epoch, epochs=settings.epochs, metrics=dict(metrics))
-
-        def fit(model: Any, callbacks: Sequence[Any]) -> None:
-            fine_tune(model, self.data, self.task, settings, loss=loss, on_epoch=on_epoch, callbacks=callbacks)
-
-        return fit
-
-
-def _prune(work: _Work, settings: PruningSettings) -> tuple[Any, Claims]:
-    from collabopt.components.engine.compression.kernels import claims_of
+def _prune(work: Work, settings: PruningSettings) -> tuple[Any, Claims]:
     from collabopt.components.engine.compression.pruning import prune
+    from collabopt.components.engine.training.distribution import fine_tuning_strategy
 
     model = work.load_parent()
-    pruned = prune(model, settings, work.data.spec.sizes["train"], work.fitting(model, settings))
-    return pruned, claims_of(pruned, pruned=True, clustered=False)
+    with fine_tuning_strategy().scope():
+        return prune(model, settings, work.data.spec.sizes["train"], work.fitting(model, settings))
 
 
-def _cluster(work: _Work, settings: ClusteringSettings, *, preserve_sparsity: bool = False) -> tuple[Any, Claims]:
+def _cluster(work: Work, settings: ClusteringSettings) -> tuple[Any, Claims]:
+    return _cluster_below(work, settings, Claims())
+
+
+def _sparsity_preserving_cluster(work: Work, settings: ClusteringSettings) -> tuple[Any, Claims]:
+    return _cluster_below(work, settings, work.parent.claims)
+
+
+def _cluster_below(work: Work, settings: ClusteringSettings, claims: Claims) -> tuple[Any, Claims]:
     from collabopt.components.engine.compression.clustering import cluster
-    from collabopt.components.engine.compression.kernels import claims_of
+    from collabopt.components.engine.training.distribution import fine_tuning_strategy
 
     model = work.load_parent()
-    fit = work.fitting(model, settings)
-    clustered = cluster(model, settings, preserve_sparsity=preserve_sparsity, fit=fit)
-    return clustered, claims_of(clustered, pruned=preserve_sparsity, clustered=True, per_channel=settings.per_channel)
+    with fine_tuning_strategy().scope():
+        return cluster(model, settings, claims, work.fitting(model, settings))
 
 
-def _sparsity_preserving_cluster(work: _Work, settings: ClusteringSettings) -> tuple[Any, Claims]:
-    return _cluster(work, settings, preserve_sparsity=True)
-
-
-def _post_training_quantize(work: _Work, settings: PostTrainingQuantizationSettings) -> bytes:
-    from collabopt.components.engine.deployed.convert import to_int8
-
-    def representative() -> Iterator[list[Any]]:
-        return work.data.representative(settings.representative_samples)
-
-    return to_int8(work.load_parent(), representative)
-
-
-def _quantize_aware(preserve: frozenset[str]) -> Callable[[_Work, TrainingSettings], bytes]:
-    def quantize(work: _Work, settings: TrainingSettings) -> bytes:
-        from collabopt.components.engine.compression.quantization import quantize_aware
-        from collabopt.components.engine.deployed.convert import to_int8
-
-        model = work.load_parent()
-        return to_int8(quantize_aware(model, work.stage, preserve, work.fitting(model, settings)), None)
-
-    return quantize
-
-
-_INTERIORS: dict[str, Callable[[_Work, Any], tuple[Any, Claims]]] = {
+_INTERIORS: dict[str, Callable[[Work, Any], tuple[Any, Claims]]] = {
     "prune": _prune,
     "cluster": _cluster,
     "sparsity_preserving_cluster": _sparsity_preserving_cluster,
 }
-_LEAVES: dict[str, Callable[[_Work, Any], bytes]] = {
-    "post_training_quantize": _post_training_quantize,
-    "quantize_aware_train": _quantize_aware(frozenset()),
-    "sparsity_preserving_qat": _quantize_aware(frozenset({SPARSE})),
-    "cluster_preserving_qat": _quantize_aware(frozenset({CLUSTERED})),
-    "sparsity_cluster_preserving_qat": _quantize_aware(frozenset({SPARSE, CLUSTERED})),
+_LEAVES: dict[str, Callable[[Work, Any, Claims], Leaf]] = {
+    "post_training_quantize": post_training_quantize,
+    "quantize_aware_train": quantize_aware_train,
+    "sparsity_preserving_qat": quantize_aware_train,
+    "cluster_preserving_qat": quantize_aware_train,
+    "sparsity_cluster_preserving_qat": quantize_aware_train,
 }
-
-
-def _with_split(keras_name: str) -> str:
-    """`accuracy` -> `train/accuracy`: what an epoch reports must not pass for the figure on the test split."""
-    return f"validation/{keras_name.removeprefix('val_')}" if keras_name.startswith("val_") else f"train/{keras_name}"
 
 
 def _fp32_metrics(model: Any, record: StageRecord, data: StoredDataset, task: Task) -> dict[str, float]:

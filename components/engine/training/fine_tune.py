@@ -23,7 +23,7 @@ def fine_tune(
     """Trains a model in place on the train split, watched on the validation split.
 
     Args:
-        model: A tf_keras model, wrapped by TFMOT or not.
+        model: A tf_keras model, wrapped or not; its optimizer joins the strategy that it was built under.
         dataset: Its data.
         task: Supplies metrics and augmentation.
         settings: Epochs, batch size, learning rate, optimizer, seed.
@@ -33,12 +33,15 @@ def fine_tune(
     """
     import tf_keras
 
-    model.compile(optimizer=make_optimizer(settings), loss=loss, metrics=task.fit_metrics())
+    batches = dataset.batches("train", settings.batch_size, shuffle_seed=settings.seed, augment=task.augment)
+    with model.distribute_strategy.scope():
+        model.compile(optimizer=make_optimizer(settings), loss=loss, metrics=task.fit_metrics())
+        _create_variables(model, batches.element_spec[1])
     reporter = tf_keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: on_epoch(epoch + 1, {name: float(value) for name, value in logs.items()})
     )
     model.fit(
-        dataset.batches("train", settings.batch_size, shuffle_seed=settings.seed, augment=task.augment),
+        batches,
         validation_data=dataset.batches("validation", 256),
         epochs=settings.epochs,
         callbacks=[*callbacks, reporter],
@@ -46,10 +49,20 @@ def fine_tune(
     )
 
 
+def _create_variables(model: Any, labels: Any) -> None:
+    """Creates what Keras would create while it traces the first step, which makes it trace that step a second time.
+
+    Tracing is most of a short fine-tuning: of a quantized network of hundreds of layers it takes minutes.
+    """
+    model.optimizer.build(model.trainable_variables)
+    model.compiled_loss.build(model.output)
+    model.compiled_metrics.build(model.output, labels)
+
+
 def make_optimizer(settings: TrainingSettings) -> Any:
     """The Keras optimizer that the settings name, at their learning rate."""
     import tf_keras
 
-    return tf_keras.optimizers.get(
-        {"class_name": settings.optimizer, "config": {"learning_rate": settings.learning_rate}}
-    )
+    # Without this, tf_keras gives an optimizer of before 2.11: those have no AdamW.
+    config = {"learning_rate": settings.learning_rate, "is_legacy_optimizer": False}
+    return tf_keras.optimizers.get({"class_name": settings.optimizer, "config": config})

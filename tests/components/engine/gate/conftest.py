@@ -12,6 +12,8 @@ from mlflow import MlflowClient
 
 from collabopt.components.engine.deployed.inspect import inspect_tflite
 from collabopt.components.engine.records import (
+    BrokenLayer,
+    Contract,
     DeployedModel,
     LeafReport,
     MetricOfRecord,
@@ -89,7 +91,17 @@ def make_baseline():
 
 @pytest.fixture(scope="session")
 def make_report(make_baseline):
-    def make(value=0.9, *, stage="ptq", baseline=None, gzip_bytes=500, tflite_bytes=1000, zip_bytes=600, sha256="ab"):
+    def make(
+        value=0.9,
+        *,
+        stage="ptq",
+        baseline=None,
+        gzip_bytes=500,
+        tflite_bytes=1000,
+        zip_bytes=600,
+        sha256="ab",
+        broken=(),
+    ):
         baseline = baseline or make_baseline()
         lineage = list(baseline.lineage)
         techniques = TECHNIQUES.get(stage, ("post_training_quantize",))
@@ -110,6 +122,10 @@ def make_report(make_baseline):
                 input_dtype="int8",
                 output_dtype="int8",
                 operators={"CONV_2D": 1},
+            ),
+            contract=Contract(
+                layers=sorted(broken),
+                broken=[BrokenLayer(layer=name, what="12 of 34 zeros are lost") for name in broken],
             ),
         )
 

@@ -89,6 +89,32 @@ def test_size_limits_refuse_with_the_figures(make_report, make_baseline):
     )
 
 
+def test_a_broken_leaf_never_wins_however_small_and_accurate(make_report, make_baseline):
+    leaves = {
+        "pqat": make_report(1.0, stage="pqat", gzip_bytes=1, tflite_bytes=1, zip_bytes=1, broken=["conv_3"]),
+        "ptq": make_report(0.89, gzip_bytes=10**9),
+    }
+    decision = decide(make_baseline(0.9), leaves, Policy(max_drop=0.02))
+    assert decision.winner == "ptq"
+    del leaves["ptq"]
+    assert decide(make_baseline(0.9), leaves, Policy(max_drop=0.02)).winner is None
+
+
+def test_the_verdict_on_a_broken_leaf_names_its_layers(make_report, make_baseline):
+    decision = decide(make_baseline(), {"pqat": make_report(broken=["conv_3", "dense"])}, Policy())
+    assert verdict_on(decision, "pqat").reason == (
+        "broken: the file does not keep what its ancestors won "
+        "('conv_3': 12 of 34 zeros are lost; 'dense': 12 of 34 zeros are lost)"
+    )
+
+
+def test_a_verdict_does_not_list_a_hundred_broken_layers(make_report, make_baseline):
+    broken = [f"conv_{number}" for number in range(100)]
+    reason = verdict_on(decide(make_baseline(), {"pqat": make_report(broken=broken)}, Policy()), "pqat").reason
+    assert "'conv_2'" in reason and "'conv_3'" not in reason
+    assert reason.endswith("; and 97 more)")
+
+
 def test_equal_sizes_are_decided_by_drop_then_by_name(make_report, make_baseline):
     leaves = {"c": make_report(0.9), "b": make_report(0.91), "a": make_report(0.9)}
     assert decide(make_baseline(), leaves, Policy()).winner == "b"
@@ -149,7 +175,10 @@ def test_a_decision_survives_its_file(make_report, make_baseline):
 
 sizes = st.integers(1, 6)
 values = st.sampled_from([0.0, 0.5, 0.875, 0.9, 1.0, math.nan, math.inf]) | st.floats(0, 1)
-figures = st.fixed_dictionaries({"value": values, "tflite_bytes": sizes, "gzip_bytes": sizes, "zip_bytes": sizes})
+broken = st.just([]) | st.lists(st.sampled_from(["conv", "dense", "head"]), unique=True)
+figures = st.fixed_dictionaries(
+    {"value": values, "tflite_bytes": sizes, "gzip_bytes": sizes, "zip_bytes": sizes, "broken": broken}
+)
 families = st.dictionaries(st.sampled_from("abcdefgh"), figures, max_size=8)
 policies = st.builds(
     Policy,
@@ -175,7 +204,8 @@ def test_the_winner_is_qualified_and_no_qualified_leaf_is_smaller(make_report, m
     expected = {
         name
         for name, leaf in family.items()
-        if math.isfinite(leaf["value"])
+        if not leaf["broken"]
+        and math.isfinite(leaf["value"])
         and 0.9 - leaf["value"] <= policy.max_drop + 1e-9
         and leaf["tflite_bytes"] <= (policy.max_tflite_bytes or math.inf)
         and leaf["gzip_bytes"] <= (policy.max_gzip_bytes or math.inf)
@@ -198,7 +228,23 @@ def test_a_leaf_that_does_not_qualify_changes_nothing_for_the_others(make_report
 
 
 @given(families, policies)
+def test_a_broken_leaf_changes_nothing_for_the_others(make_report, make_baseline, family, policy):
+    leaves = {name: make_report(**leaf) for name, leaf in family.items()}
+    with_broken = {**leaves, "bad": make_report(1.0, gzip_bytes=0, tflite_bytes=0, zip_bytes=0, broken=["conv"])}
+    assert decide(make_baseline(), with_broken, policy).winner == decide(make_baseline(), leaves, policy).winner
+
+
+@given(families, policies)
 def test_every_refusal_has_a_reason_with_a_figure(make_report, make_baseline, family, policy):
     decision = decide(make_baseline(), {name: make_report(**leaf) for name, leaf in family.items()}, policy)
     for verdict in decision.verdicts:
         assert any(character.isdigit() for character in verdict.reason) or "nan" in verdict.reason
+
+
+@given(families, policies)
+def test_every_refusal_of_a_broken_leaf_names_all_its_layers(make_report, make_baseline, family, policy):
+    decision = decide(make_baseline(), {name: make_report(**leaf) for name, leaf in family.items()}, policy)
+    for verdict in decision.verdicts:
+        for layer in family[verdict.leaf]["broken"]:
+            assert not verdict.qualified
+            assert f"'{layer}'" in verdict.reason

@@ -1,0 +1,95 @@
+"""How a leaf comes about: quantized, converted, given its palettes, and held to its contract."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from collabopt.components.engine.progress import emit
+from collabopt.components.engine.records import Claims, Contract
+from collabopt.components.engine.settings import PostTrainingQuantizationSettings, QuantizationAwareTrainingSettings
+from collabopt.components.engine.stages.work import Work
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A file to deploy.
+
+    Attributes:
+        tflite: The flatbuffer.
+        contract: What it kept of its ancestors' claims.
+    """
+
+    tflite: bytes
+    contract: Contract
+
+
+def post_training_quantize(work: Work, settings: PostTrainingQuantizationSettings, claims: Claims) -> Leaf:
+    """Quantizes the parent without training; ranges come from the calibration split.
+
+    Args:
+        work: Parent, data and task.
+        settings: How many samples to calibrate with.
+        claims: What the file has to keep.
+    """
+    from collabopt.components.engine.deployed.layers import kernels_as_deployed
+
+    model = work.load_parent()
+    kernels = kernels_as_deployed(model)
+    return _finished(_calibrated(work, settings.representative_samples, model), claims, kernels, kernels)
+
+
+def quantize_aware_train(work: Work, settings: QuantizationAwareTrainingSettings, claims: Claims) -> Leaf:
+    """Fine-tunes the parent with fake quantization and keeps what is claimed of it.
+
+    The file takes its ranges from training. Where TFMOT cannot quantize some layer, that would leave operators in
+    float; then the trained weights are converted with ranges from the calibration split instead.
+
+    Args:
+        work: Parent, data and task.
+        settings: How to train.
+        claims: What the file has to keep.
+    """
+    from collabopt.components.engine.compression.quantization import quantize_aware, trained_weights
+    from collabopt.components.engine.deployed.convert import to_int8
+    from collabopt.components.engine.deployed.inspect import inspect_tflite
+    from collabopt.components.engine.deployed.layers import kernels_as_deployed
+    from collabopt.components.engine.training.distribution import fine_tuning_strategy
+
+    model = work.load_parent()
+    parent = kernels_as_deployed(model)
+    with fine_tuning_strategy().scope():
+        quantized = quantize_aware(model, work.stage, claims, work.fitting(model, settings))
+    trained_weights(quantized, model)
+    tflite = to_int8(quantized, None)
+    if inspect_tflite(tflite).float_operators:
+        emit(work.stage, "calibrating", reason="training has left some layers without ranges")
+        tflite = _calibrated(work, settings.representative_samples, model)
+    return _finished(tflite, claims, parent, kernels_as_deployed(model))
+
+
+def _calibrated(work: Work, samples: int, model: Any) -> bytes:
+    from collabopt.components.engine.deployed.convert import to_int8
+
+    def representative() -> Iterator[list[Any]]:
+        return work.data.representative(samples)
+
+    return to_int8(model, representative)
+
+
+def _finished(
+    tflite: bytes, claims: Claims, parent: Mapping[str, np.ndarray], trained: Mapping[str, np.ndarray]
+) -> Leaf:
+    """Gives clustered tensors one palette where conversion has split it, and checks the outcome.
+
+    Conversion splits palettes after post-training quantization, and after training that of a layer that is called
+    twice.
+    """
+    from collabopt.components.engine.deployed.contract import check_contract
+    from collabopt.components.engine.deployed.palette import restore_palettes
+
+    if claims.palette == "tensor":
+        clustered = {name: kernel for name, kernel in trained.items() if name in claims.clusters}
+        tflite = restore_palettes(tflite, clustered)
+    return Leaf(tflite, check_contract(tflite, claims, parent, trained))

@@ -1,0 +1,200 @@
+"""Leaves as a stage writes them: what `report.json` says of their contract, and what `model.tflite` holds."""
+
+import numpy as np
+import pytest
+
+from collabopt.components.engine.compression.kernels import compressible_kernels, zero_positions
+from collabopt.components.engine.deployed.evaluate import predict
+from collabopt.components.engine.models.store import load_stage_model, save_model
+from collabopt.components.engine.progress import PROGRESS_FILE_VARIABLE
+from collabopt.components.engine.records import (
+    TFLITE_FILE,
+    Claims,
+    MetricOfRecord,
+    StageRecord,
+    Step,
+    read_leaf_report,
+    write_record,
+)
+from collabopt.components.engine.stages import run_stage
+from collabopt.components.engine.training.task import DEFAULT_TASK
+
+LINEAGE = [
+    Step(stage="baseline", technique="import_model"),
+    Step(stage="pruned", technique="prune"),
+    Step(stage="clustered", technique="sparsity_preserving_cluster"),
+]
+LEVELS = np.array([-0.4, -0.3, -0.15, 0.1, 0.2, 0.3, 0.45], np.float32)
+TRAINING = {"epochs": 1, "batch_size": 64, "learning_rate": 0.003}
+QAT = "quantize_aware_train"
+PQAT = "sparsity_preserving_qat"
+CQAT = "cluster_preserving_qat"
+PCQAT = "sparsity_cluster_preserving_qat"
+PTQ = "post_training_quantize"
+
+
+def plain(layers, x):
+    return layers.Conv2D(8, 3, activation="relu", name="conv")(x)
+
+
+def along_time_and_transposed(layers, x):
+    """Conv1D, which TFMOT does not quantize, and Conv2DTranspose, which its preserving schemes refuse."""
+    time = layers.Conv1D(8, 3, activation="relu", name="along_time")(layers.Reshape((8, 8))(x))
+    image = layers.Conv2DTranspose(4, 3, activation="relu", name="transposed")(x)
+    return layers.Concatenate()([layers.GlobalAveragePooling1D()(time), layers.GlobalAveragePooling2D()(image)])
+
+
+def beyond_tfmot(layers, x):
+    """Rescaling, hard-swish of operators, squeeze-and-excite, and normalizations that fold into nothing or Dense."""
+    import tensorflow as tf
+
+    x = layers.Conv2D(8, 3, name="conv")(layers.Rescaling(2.0, -1.0)(x))
+    x = x * tf.nn.relu6(x + 3) / 6
+    gate = layers.Dense(4, activation="relu", name="squeeze")(layers.GlobalAveragePooling2D()(x))
+    gate = layers.Dense(8, activation="sigmoid", name="excite")(gate)
+    x = layers.Multiply()([x, layers.Reshape((1, 1, 8))(gate)])
+    x = layers.Conv2D(8, 1, activation="relu", name="behind")(layers.BatchNormalization()(layers.ReLU()(x)))
+    x = layers.Dense(8, use_bias=False, name="hidden")(layers.GlobalAveragePooling2D()(x))
+    return layers.ReLU()(layers.BatchNormalization()(x))
+
+
+def dead_channels(layers, x):
+    """Gammas of zero: the scale of a channel that training folds them into would be zero."""
+    normalization = layers.BatchNormalization()
+    x = normalization(layers.Conv2D(8, 3, use_bias=False, name="conv")(x))
+    normalization.gamma.assign([0, 0.5, 1, 1.5, 2, 0, 1, 2])
+    return layers.ReLU()(x)
+
+
+def elu(layers, x):
+    return layers.Conv2D(8, 3, activation="elu", name="conv")(x)
+
+
+def compressed(body):
+    """The net with half of each kernel zero and few values in the rest; not every channel has the largest."""
+    import tf_keras
+
+    layers = tf_keras.layers
+    # A stage has a process of its own, in which Keras counts names from the start.
+    tf_keras.backend.clear_session()
+    tf_keras.utils.set_random_seed(0)
+    image = layers.Input((8, 8, 1))
+    x = layers.Flatten()(body(layers, image))
+    model = tf_keras.Model(image, layers.Dense(3, activation="softmax", name="dense")(x))
+    for name, kernel in compressible_kernels(model).items():
+        relative = kernel / np.abs(kernel).max()
+        values = LEVELS[np.digitize(relative, np.linspace(-0.7, 0.7, 6))]
+        values[..., 1::2] = np.clip(values[..., 1::2], LEVELS[1], LEVELS[-2])
+        values[np.abs(relative) < np.median(np.abs(relative))] = 0
+        model.get_layer(name).kernel.assign(values)
+    return model
+
+
+@pytest.fixture
+def leaf(data, tmp_path, monkeypatch):
+    """Runs a technique below a pruned and clustered parent, and gives the leaf's directory."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv(PROGRESS_FILE_VARIABLE, str(tmp_path / "progress.jsonl"))
+
+    def run(technique, body, **settings):
+        model = compressed(body)
+        kernels = compressible_kernels(model)
+        save_model(model, tmp_path / "parent")
+        record = StageRecord(
+            lineage=LINEAGE,
+            task=DEFAULT_TASK,
+            dataset_digest=data.spec.digest,
+            metric=MetricOfRecord(name="accuracy", higher_is_better=True, baseline=0.9),
+            claims=Claims(
+                sparsity={name: float(np.mean(kernel == 0)) for name, kernel in kernels.items()},
+                zero_positions={name: zero_positions(kernel) for name, kernel in kernels.items()},
+                clusters={name: len(np.unique(kernel)) for name, kernel in kernels.items()},
+            ),
+        )
+        write_record(record, tmp_path / "parent")
+        output = tmp_path / f"leaf{len(list(tmp_path.glob('leaf*')))}"
+        run_stage(
+            technique,
+            stage="leaf",
+            parent=str(tmp_path / "parent"),
+            dataset=str(data.directory),
+            output=str(output),
+            task=DEFAULT_TASK,
+            settings=settings if technique == PTQ else {**TRAINING, **settings},
+            overrides={},
+        )
+        return output
+
+    return run
+
+
+def weights(report):
+    return {tensor.layer or tensor.name: tensor for tensor in report.deployed.weights}
+
+
+def calibrated(tmp_path):
+    return '"calibrating"' in (tmp_path / "progress.jsonl").read_text()
+
+
+@pytest.mark.parametrize("technique", [PTQ, CQAT])
+def test_a_clustered_tensor_has_one_palette_or_one_per_channel_as_the_settings_say(leaf, technique):
+    tensor, channel = (read_leaf_report(leaf(technique, plain, palette=where)) for where in ("tensor", "channel"))
+    assert (tensor.claims.palette, channel.claims.palette) == ("tensor", "channel")
+    for report in (tensor, channel):
+        assert report.contract.layers == ["conv", "dense"]
+        assert report.contract.holds, report.contract.broken
+    allowed = tensor.claims.clusters["conv"]
+    assert weights(tensor)["conv"].distinct_values <= allowed
+    assert weights(channel)["conv"].distinct_values > allowed
+    assert weights(channel)["conv"].max_distinct_values_per_channel <= allowed
+
+
+@pytest.mark.parametrize("technique", [QAT, PCQAT])
+def test_layers_beyond_tfmot_are_quantized_from_calibration_data(leaf, technique, tmp_path):
+    report = read_leaf_report(leaf(technique, beyond_tfmot, representative_samples=32))
+    assert calibrated(tmp_path)
+    assert (report.deployed.float_operators, report.deployed.float_weights) == ([], [])
+    assert (report.deployed.input_dtype, report.deployed.output_dtype) == ("int8", "int8")
+    assert report.contract.holds, report.contract.broken
+    claimed = ["behind", "conv", "dense", "excite", "hidden", "squeeze"]
+    assert report.contract.layers == ([] if technique == QAT else claimed)
+
+
+@pytest.mark.parametrize("technique", [PTQ, PQAT, PCQAT])
+def test_conv1d_and_conv2d_transpose_keep_zeros_and_palettes(leaf, technique):
+    report = read_leaf_report(leaf(technique, along_time_and_transposed))
+    assert report.contract.holds, report.contract.broken
+    assert report.contract.layers == ["along_time", "dense", "transposed"]
+    assert report.deployed.float_operators == []
+    for layer, kernel in compressible_kernels(compressed(along_time_and_transposed)).items():
+        tensor = weights(report)[layer]
+        assert tensor.zero_fraction >= np.mean(kernel == 0)
+        assert technique == PQAT or tensor.distinct_values <= len(np.unique(kernel))
+
+
+def test_a_channel_that_a_gamma_of_zero_has_silenced_leaves_nothing_in_float(leaf):
+    report = read_leaf_report(leaf(PCQAT, dead_channels))
+    assert (report.deployed.float_operators, report.deployed.float_weights) == ([], [])
+    assert report.contract.holds, report.contract.broken
+
+
+def test_what_remains_float_is_listed_with_its_reason_and_does_not_break_the_leaf(leaf):
+    report = read_leaf_report(leaf(PCQAT, elu))
+    assert report.contract.holds, report.contract.broken
+    assert report.deployed.float_weights == []
+    assert len(report.deployed.float_reasons) == len(report.deployed.float_operators)
+    assert "ELU" in report.deployed.float_operators
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(leaf):
+    first, second, other = ((leaf(PCQAT, plain, seed=seed) / TFLITE_FILE).read_bytes() for seed in (3, 3, 4))
+    assert first == second
+    assert first != other
+
+
+def test_a_leaf_predicts_as_its_parent_does(leaf, data, tmp_path):
+    """PTQ changes weights by a half of a 127th of the largest: class probabilities by hundredths."""
+    tflite = (leaf(PTQ, plain) / TFLITE_FILE).read_bytes()
+    inputs = data.inputs("test")
+    expected = load_stage_model(tmp_path / "parent").predict(inputs, verbose=0)
+    assert np.abs(predict(tflite, inputs) - expected).max() < 0.05
