@@ -128,7 +128,7 @@ class DeployedTensor(_Record):
         entropy_bits: Shannon entropy of the values in bits per weight, of the dense tensor.
         stored_bytes: Bytes of the buffer.
         deflated_bytes: Bytes of the buffer, deflated on its own by zlib's default strategy at level 9.
-        packed_bytes: Bytes of the buffer, deflated on its own by the strategy that is shortest; see
+        packed_bytes: Bytes of the buffer, deflated on its own with or without pointers to repeats; see
             `DeployedModel.packed_bytes`.
     """
 

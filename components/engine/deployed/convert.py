@@ -1,9 +1,12 @@
 """Keras -> `.tflite`. Convert once per process: the converter keeps memory it has used."""
 
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from collabopt.components.engine.errors import CollaboptError
 
 
 def to_int8(model: Any, representative: Callable[[], Iterator[list[Any]]] | None) -> bytes:
@@ -16,6 +19,9 @@ def to_int8(model: Any, representative: Callable[[], Iterator[list[Any]]] | None
 
     Returns:
         The flatbuffer.
+
+    Raises:
+        CollaboptError: TensorFlow Lite has no counterpart of an operator.
     """
     import tensorflow as tf
 
@@ -24,13 +30,35 @@ def to_int8(model: Any, representative: Callable[[], Iterator[list[Any]]] | None
         converter.inference_input_type = tf.int8
         converter.inference_output_type = tf.int8
         converter.representative_dataset = representative
-        return bytes(converter.convert())
+        return _convert(converter)
 
 
 def to_float32(model: Any) -> bytes:
-    """Converts without quantization: the file that compression is measured against."""
+    """Converts without quantization: the file that compression is measured against.
+
+    Raises:
+        CollaboptError: TensorFlow Lite has no counterpart of an operator.
+    """
     with _converter(model) as converter:
+        return _convert(converter)
+
+
+def _convert(converter: Any) -> bytes:
+    from tensorflow.lite.python.convert_phase import ConverterError
+
+    try:
         return bytes(converter.convert())
+    except ConverterError as error:
+        raise CollaboptError(
+            f"TensorFlow Lite cannot express this model: {_operators_of(str(error))}",
+            todo="replace the layers that these operators come from; recurrent layers, for example, are not supported",
+        ) from error
+
+
+def _operators_of(message: str) -> str:
+    """The operators that a converter's message of many pages is about."""
+    named = sorted(set(re.findall(r"'(tf\.\w+)' op", message)))
+    return f"it has no counterpart of {', '.join(named)}" if named else " ".join(message.split())[:300]
 
 
 @contextmanager

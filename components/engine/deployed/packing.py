@@ -2,8 +2,8 @@
 
 `gzip -9` looks for repeated strings and codes up to 16 thousand symbols with one table. Sparse weights of few values
 are full of short repeats that cost more to point at than to write out, and every layer has a palette of its own. So
-here every weight tensor becomes DEFLATE blocks of its own (RFC 1951), coded by whichever of zlib's strategies is
-shortest; the rest of the file likewise. Any gzip reader unpacks it.
+here every weight tensor becomes DEFLATE blocks of its own (RFC 1951), with or without pointers to repeats, whichever is
+shorter; the rest of the file likewise. Any gzip reader unpacks it.
 """
 
 import itertools
@@ -16,7 +16,7 @@ import numpy as np
 from collabopt.components.engine.deployed.flatbuffer import open_flatbuffer
 from collabopt.components.engine.deployed.weights import weights_of
 
-_STRATEGIES = (zlib.Z_DEFAULT_STRATEGY, zlib.Z_FILTERED, zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE)
+_STRATEGIES = (zlib.Z_DEFAULT_STRATEGY, zlib.Z_HUFFMAN_ONLY)
 # A block boundary costs 5 bytes and a table of symbols some 20 more.
 _SMALLEST_SPAN_BYTES = 256
 # RFC 1952: deflate, no name, no time, best compression, unknown system.
@@ -35,7 +35,7 @@ def pack(tflite: bytes) -> bytes:
     Raises:
         CollaboptError: The bytes are not a TFLite model, or a damaged one.
     """
-    whole = shortest_deflate(tflite)
+    whole = _deflated(tflite, zlib.Z_DEFAULT_STRATEGY, last=True)
     cuts = [0, *(edge for span in _weight_spans(tflite) for edge in span), len(tflite)]
     pieces = [tflite[start:end] for start, end in itertools.pairwise(cuts) if end > start]
     packed = b"".join(shortest_deflate(piece, last=False) for piece in pieces[:-1]) + shortest_deflate(pieces[-1])
@@ -44,11 +44,11 @@ def pack(tflite: bytes) -> bytes:
 
 
 def shortest_deflate(content: bytes, *, last: bool = True) -> bytes:
-    """The shortest raw DEFLATE stream that zlib finds for a piece of a file, ended on a whole byte."""
-    return min((_deflated(content, strategy, last) for strategy in _STRATEGIES), key=len)
+    """The shorter raw DEFLATE stream of a piece of a file, ended on a whole byte."""
+    return min((_deflated(content, strategy, last=last) for strategy in _STRATEGIES), key=len)
 
 
-def _deflated(content: bytes, strategy: int, last: bool) -> bytes:
+def _deflated(content: bytes, strategy: int, *, last: bool) -> bytes:
     compressor = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, strategy)
     return compressor.compress(content) + compressor.flush(zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH)
 

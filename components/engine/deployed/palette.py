@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from collabopt.components.engine.deployed.layers import DeployedKernel, find_kernels
+from collabopt.components.engine.deployed.layers import DeployedKernel, dequantized, find_kernels
 from collabopt.components.engine.deployed.weights import read_weights
 
 _LARGEST_INT8 = 127
+# How far a weight may lie from its kernel, in steps of its scale: half a step is rounding, the rest is for the factor.
+_ROUNDING_STEPS = 1.5
 
 
 def restore_palettes(tflite: bytes, kernels: Mapping[str, np.ndarray]) -> bytes:
@@ -29,7 +31,8 @@ def restore_palettes(tflite: bytes, kernels: Mapping[str, np.ndarray]) -> bytes:
     Returns:
         The flatbuffer with new weights, weight scales, biases and bias scales of those layers. A tensor that has one
         scale already, or no more distinct values than its kernel, stays as it is; so does one whose bytes another
-        tensor shares, because the file holds equal tensors once.
+        tensor shares, because the file holds equal tensors once, and one that is not its kernel with every output
+        channel scaled. The contract check then finds the palette split.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -41,7 +44,7 @@ def restore_palettes(tflite: bytes, kernels: Mapping[str, np.ndarray]) -> bytes:
     for deployed in find_kernels(read_weights(tflite), kernels):
         tensor = graph.Tensors(deployed.tensor.index)
         rescaled = [graph.Tensors(bias) for bias in biases.get(deployed.tensor.index, ())]
-        if deployed.tensor.dtype != "int8" or not _is_split(deployed):
+        if deployed.tensor.dtype != "int8" or not _is_split(deployed) or not _is_scaled_by_channel(deployed):
             continue
         written = Counter(each.Buffer() for each in (tensor, *rescaled))
         if any(_is_shared(model, buffer, uses[buffer] - count) for buffer, count in written.items()):
@@ -53,6 +56,17 @@ def restore_palettes(tflite: bytes, kernels: Mapping[str, np.ndarray]) -> bytes:
 def _is_split(deployed: DeployedKernel) -> bool:
     by_channel = len(deployed.tensor.scales) == len(deployed.kernel)
     return by_channel and len(np.unique(deployed.tensor.values)) > len(np.unique(deployed.kernel))
+
+
+def _is_scaled_by_channel(deployed: DeployedKernel) -> bool:
+    """Whether the tensor is the kernel times a factor for every output channel, and nothing else.
+
+    The converter may also push a BatchNormalization forward, into the input channels of the next layer. Those factors
+    cannot go into the scales: writing the kernel's own values would change what the model computes.
+    """
+    expected = deployed.kernel * deployed.factors[:, np.newaxis]
+    steps = np.abs(dequantized(deployed.tensor) - expected) / np.reshape(deployed.tensor.scales, (-1, 1))
+    return float(steps.max()) <= _ROUNDING_STEPS
 
 
 def _is_shared(model: Any, buffer: int, others: int) -> bool:

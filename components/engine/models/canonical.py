@@ -40,15 +40,19 @@ def canonical_form(model: Any) -> Any:
 
     A BatchNormalization that is folded into the layer before it gets no negative gamma; the layer's output channel and
     the moving mean change their sign instead. Folding multiplies every output channel by a factor, and one palette for
-    the whole deployed tensor needs positive factors: it would otherwise hold values together with their negatives.
+    the whole deployed tensor needs positive factors: it would otherwise hold values together with their negatives. A
+    constraint keeps training from turning them again.
 
     Args:
         model: A flat, built tf_keras model.
 
     Returns:
-        The model itself if it needs neither, else a new one with the same predictions.
+        The model itself if it needs no rewriting, else a new one with the same predictions. The constraint takes
+        effect when the model is built from its config, as every stage does that loads it.
     """
-    return _with_positive_gammas(_with_separables_split(model))
+    canonical = _with_positive_gammas(_with_separables_split(model))
+    _keep_gammas_positive(canonical)
+    return canonical
 
 
 def _with_separables_split(model: Any) -> Any:
@@ -141,6 +145,14 @@ def _with_positive_gammas(model: Any) -> Any:
         normalization.gamma.assign(np.abs(normalization.gamma.numpy()))
         normalization.moving_mean.assign(normalization.moving_mean.numpy() * signs)
     return flipped
+
+
+def _keep_gammas_positive(model: Any) -> None:
+    import tf_keras
+
+    for _, normalization in _folded_pairs(read_tf_keras(model)):
+        if normalization.scale and normalization.gamma_constraint is None:
+            normalization.gamma_constraint = tf_keras.constraints.NonNeg()
 
 
 def _folded_pairs(graph: Graph) -> Iterator[tuple[Any, Any]]:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from collabopt.components.engine.datasets.store import DatasetSpec
 
 
+_WITHOUT_INT8_KERNEL = ("Conv3D", "Conv3DTranspose")
+
+
 def check_model(model: Any, *, allow_lambda: bool = False) -> None:
     """Refuses a model that no technique of the tree could work on.
 
@@ -21,8 +24,8 @@ def check_model(model: Any, *, allow_lambda: bool = False) -> None:
 
     Raises:
         CollaboptError: More than one input or output, another dtype than float32, NaN or infinite weights, a Lambda
-            layer, a shared BatchNormalization, nothing to compress, or a subclassed model; the message names the
-            layer.
+            layer, a shared BatchNormalization, a layer without an int8 kernel, nothing to compress, or a subclassed
+            model; the message names the layer.
     """
     graph = read_tf_keras(model)
     _check_ends(model)
@@ -37,6 +40,7 @@ def check_model(model: Any, *, allow_lambda: bool = False) -> None:
                 todo="replace it by Keras layers, or set allow_lambda",
             )
     _check_batch_normalization(Counter(id(call.layer) for call in graph.calls), layers)
+    _check_deployable(layers)
     _check_compressible(model, layers)
 
 
@@ -123,12 +127,23 @@ def _check_batch_normalization(calls: Counter[int], layers: list[Any]) -> None:
             )
 
 
+def _check_deployable(layers: list[Any]) -> None:
+    for layer in layers:
+        if type(layer).__name__ in _WITHOUT_INT8_KERNEL:
+            raise CollaboptError(
+                f"layer '{layer.name}' is a {type(layer).__name__}, for which TensorFlow Lite has no int8 kernel: its "
+                "weights would stay in float in every leaf",
+                where=f"layer '{layer.name}'",
+                todo="replace it, for example by 2-D convolutions over slices",
+            )
+
+
 def _check_compressible(model: Any, layers: list[Any]) -> None:
     import tf_keras
 
     keras_layers = tf_keras.layers
     kinds = (
-        *(keras_layers.Conv1D, keras_layers.Conv2D, keras_layers.Conv3D, keras_layers.Dense),
+        *(keras_layers.Conv1D, keras_layers.Conv2D, keras_layers.Dense),
         *(keras_layers.DepthwiseConv1D, keras_layers.DepthwiseConv2D),
         *(keras_layers.SeparableConv1D, keras_layers.SeparableConv2D),
     )

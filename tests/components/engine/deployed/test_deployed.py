@@ -122,3 +122,13 @@ def test_c_array_compiles_and_holds_the_file(int8, tmp_path):
     program = tmp_path / "program"
     subprocess.run([compiler, "-o", program, tmp_path / "main.cc", tmp_path / "model_data.cc"], check=True)
     assert subprocess.run([program], check=True, capture_output=True).stdout == int8
+
+
+def test_a_model_that_tensorflow_lite_cannot_express_is_refused():
+    import tf_keras
+
+    layers = tf_keras.layers
+    recurrent = tf_keras.Sequential([layers.Input((8, 4)), layers.LSTM(4), layers.Dense(3)])
+    with pytest.raises(CollaboptError, match=r"no counterpart of tf\.TensorListReserve") as refusal:
+        to_float32(recurrent)
+    assert "recurrent layers" in refusal.value.todo

@@ -295,3 +295,20 @@ def test_an_empty_channel_and_a_gamma_of_zero_stay_empty(layers, quantize, data)
     assert np.isfinite(tensor.scales).all() and (tensor.scales > 0).all()
     inputs = data.inputs("calibration")
     assert np.abs(predict(restored, inputs) - model.predict(inputs, verbose=0)).max() < 4 * output_step(tflite)
+
+
+def test_a_kernel_whose_input_channels_were_scaled_too_is_left_as_it_is(layers, quantize, data):
+    """The converter pushes a BatchNormalization between two Dense layers forward, into the second one's inputs."""
+    body = [
+        *(layers.Flatten(), layers.Dense(12, use_bias=False, name="first")),
+        *(normalization(layers, np.geomspace(0.1, 4, 12)), layers.Dense(16, activation="relu", name="second")),
+        layers.Dense(6, name="last"),
+    ]
+    model = compress(chain(*body), ["first", "second", "last"])
+    tflite, kernels = quantize(model), kernels_as_deployed(model)
+    restored = restore_palettes(tflite, kernels)
+    assert distinct(tensors_by_layer(restored, kernels)["second"]) > len(LEVELS)
+    assert distinct(tensors_by_layer(restored, kernels)["last"]) <= len(LEVELS)
+    inputs = data.inputs("test")
+    expected = model.predict(inputs, verbose=0)
+    assert np.abs(predict(restored, inputs) - expected).max() <= 6 * output_step(restored)

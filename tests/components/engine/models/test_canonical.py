@@ -250,3 +250,17 @@ def over_another_axis() -> Any:
 def test_what_needs_nothing_is_returned_as_it_is(model: Callable[[], Any]) -> None:
     built = model()
     assert canonical_form(built) is built
+
+
+def test_training_cannot_turn_a_folded_gamma_negative() -> None:
+    """One that folds into nothing stays free to: nothing is multiplied by it."""
+    image = layers.Input((8, 8, 3))
+    tensor = layers.BatchNormalization(name="folded")(layers.Conv2D(6, 3)(image))
+    model = canonical_form(tf_keras.Model(image, layers.BatchNormalization(name="free")(layers.ReLU()(tensor))))
+    loaded = type(model).from_config(model.get_config())
+    gammas_of_both = [loaded.get_layer(name).gamma for name in ("folded", "free")]
+    downward = [(tf_keras.backend.ones_like(gamma), gamma) for gamma in gammas_of_both]
+    tf_keras.optimizers.SGD(3.0).apply_gradients(downward)
+    folded, free = (gamma.numpy() for gamma in gammas_of_both)
+    np.testing.assert_array_equal(folded, 0)
+    np.testing.assert_array_equal(free, -2)

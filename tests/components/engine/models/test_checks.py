@@ -56,6 +56,11 @@ def nothing_to_compress() -> Any:
     return tf_keras.Model(image, layers.GlobalAveragePooling2D()(layers.BatchNormalization()(image)))
 
 
+def with_conv3d() -> Any:
+    video = layers.Input((4, 8, 8, 1))
+    return tf_keras.Model(video, layers.Dense(3)(layers.Flatten()(layers.Conv3D(2, 3, name="in_time")(video))))
+
+
 def with_lambda() -> Any:
     image = layers.Input((8,))
     return tf_keras.Model(image, layers.Lambda(lambda tensor: tensor * 2.0, name="code")(layers.Dense(3)(image)))
@@ -101,6 +106,7 @@ def test_good_model_is_taken(value: float) -> None:
         (lambda: with_input_type("uint8"), "uint8 inputs"),
         (two_outputs, "2 outputs"),
         (two_inputs, "2 inputs"),
+        (with_conv3d, "'in_time' is a Conv3D, for which TensorFlow Lite has no int8 kernel"),
         (nothing_to_compress, "nothing to compress"),
         (with_lambda, "'code' is a Lambda"),
         (shared_batch_normalization, "'bn' is applied 2 times"),

@@ -1,5 +1,7 @@
 """Leaves as a stage writes them: what `report.json` says of their contract, and what `model.tflite` holds."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from collabopt.components.engine.deployed.evaluate import predict
 from collabopt.components.engine.models.store import load_stage_model, save_model
 from collabopt.components.engine.progress import PROGRESS_FILE_VARIABLE
 from collabopt.components.engine.records import (
+    REPORT_FILE,
     TFLITE_FILE,
     Claims,
     MetricOfRecord,
@@ -16,7 +19,8 @@ from collabopt.components.engine.records import (
     read_leaf_report,
     write_record,
 )
-from collabopt.components.engine.stages import run_stage
+from collabopt.components.engine.stages import outcome, run_stage
+from collabopt.components.engine.tracking import StageRun
 from collabopt.components.engine.training.task import DEFAULT_TASK
 
 LINEAGE = [
@@ -75,7 +79,6 @@ def compressed(body):
     import tf_keras
 
     layers = tf_keras.layers
-    # A stage has a process of its own, in which Keras counts names from the start.
     tf_keras.backend.clear_session()
     tf_keras.utils.set_random_seed(0)
     image = layers.Input((8, 8, 1))
@@ -91,12 +94,10 @@ def compressed(body):
 
 
 @pytest.fixture
-def leaf(data, tmp_path, monkeypatch):
-    """Runs a technique below a pruned and clustered parent, and gives the leaf's directory."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    monkeypatch.setenv(PROGRESS_FILE_VARIABLE, str(tmp_path / "progress.jsonl"))
+def save_parent(data, tmp_path):
+    """Writes a pruned and clustered parent, and gives its directory."""
 
-    def run(technique, body, **settings):
+    def save(body):
         model = compressed(body)
         kernels = compressible_kernels(model)
         save_model(model, tmp_path / "parent")
@@ -112,17 +113,43 @@ def leaf(data, tmp_path, monkeypatch):
             ),
         )
         write_record(record, tmp_path / "parent")
-        output = tmp_path / f"leaf{len(list(tmp_path.glob('leaf*')))}"
+        return tmp_path / "parent"
+
+    return save
+
+
+@pytest.fixture
+def attempt(data, tmp_path, monkeypatch):
+    """Runs a technique from a parent's directory to a leaf's."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv(PROGRESS_FILE_VARIABLE, str(tmp_path / "progress.jsonl"))
+
+    def run(technique, parent, output, **settings):
+        import tf_keras
+
+        # A stage has a process of its own, in which Keras counts names from the start.
+        tf_keras.backend.clear_session()
         run_stage(
             technique,
             stage="leaf",
-            parent=str(tmp_path / "parent"),
+            parent=str(parent),
             dataset=str(data.directory),
             output=str(output),
             task=DEFAULT_TASK,
             settings=settings if technique == PTQ else {**TRAINING, **settings},
             overrides={},
         )
+
+    return run
+
+
+@pytest.fixture
+def leaf(save_parent, attempt, tmp_path):
+    """Runs a technique below a pruned and clustered parent, and gives the leaf's directory."""
+
+    def run(technique, body, **settings):
+        output = tmp_path / f"leaf{len(list(tmp_path.glob('leaf*')))}"
+        attempt(technique, save_parent(body), output, **settings)
         return output
 
     return run
@@ -190,6 +217,45 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(leaf):
     first, second, other = ((leaf(PCQAT, plain, seed=seed) / TFLITE_FILE).read_bytes() for seed in (3, 3, 4))
     assert first == second
     assert first != other
+
+
+def test_a_stage_retried_after_interruptions_gives_the_bytes_of_an_undisturbed_one(
+    save_parent, attempt, tmp_path, monkeypatch
+):
+    parent, undisturbed, retried = save_parent(plain), tmp_path / "undisturbed", tmp_path / "retried"
+    parent_files = contents(parent)
+    attempt(PCQAT, parent, undisturbed, epochs=2)
+
+    with monkeypatch.context() as patch, pytest.raises(Interruption):
+        patch.setattr(StageRun, "log_epoch", interrupt)
+        attempt(PCQAT, parent, retried, epochs=2)
+    with monkeypatch.context() as patch, pytest.raises(Interruption):
+        patch.setattr(outcome, "write_record", interrupt)
+        attempt(PCQAT, parent, retried, epochs=2)
+    (retried / TFLITE_FILE).write_bytes((undisturbed / TFLITE_FILE).read_bytes()[:1000])
+    (retried / REPORT_FILE).write_text('{"lineage": [')
+    (retried / outcome.CURVE_FILE).write_text("epoch\n" + "1\n" * 1000)
+    attempt(PCQAT, parent, retried, epochs=2)
+
+    expected, found = contents(undisturbed), contents(retried)
+    assert expected.keys() == found.keys() >= {Path(TFLITE_FILE), Path(REPORT_FILE), Path(outcome.CURVE_FILE)}
+    assert {path for path in expected if found[path] != expected[path]} == {Path(REPORT_FILE)}
+    reports = [read_leaf_report(directory) for directory in (undisturbed, retried)]
+    assert reports[0].mlflow["run_id"] != reports[1].mlflow["run_id"]
+    assert len({report.model_copy(update={"mlflow": {}}).model_dump_json() for report in reports}) == 1
+    assert contents(parent) == parent_files
+
+
+class Interruption(BaseException):
+    """What ends a stage from outside; nothing in it may catch this and go on."""
+
+
+def interrupt(*_):
+    raise Interruption
+
+
+def contents(directory):
+    return {path.relative_to(directory): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def test_a_leaf_predicts_as_its_parent_does(leaf, data, tmp_path):
