@@ -169,9 +169,10 @@ class DeployedModel(_Record):
         weight_bytes: Bytes of all weight buffers.
         weight_entropy_bytes: What they take at their tensors' entropies: the bound for codes of single weights.
         weight_packed_bytes: Sum of the weight tensors' `packed_bytes`.
-        weight_deflated_bytes: All weight buffers in the file's order after zlib's deflate, level 9.
+        weight_deflated_bytes: Sum of the weight tensors' `deflated_bytes`.
         contents: What the file's bytes are for -> how many; adds up to `tflite_bytes`.
-        contents_deflated: The same, every category deflated on its own; its sum is not that of the file.
+        contents_deflated: The same after zlib's deflate, level 9, every category on its own and of the weights every
+            tensor; its sum is not that of the file.
     """
 
     sha256: str

@@ -1,13 +1,11 @@
 """Reads what a `.tflite` really holds: sizes, operators, the values in its weight buffers, and what the rest is for."""
 
-import gzip
 import hashlib
 import io
 import math
 import zipfile
-import zlib
 from collections import Counter
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -15,7 +13,7 @@ from collabopt.components.engine.deployed.contents import contents_of
 from collabopt.components.engine.deployed.flatbuffer import Flatbuffer, open_flatbuffer, refusing_damage
 from collabopt.components.engine.deployed.float_operators import FLOAT_TYPES, float_operators, float_reasons
 from collabopt.components.engine.deployed.layer_name import layer_of
-from collabopt.components.engine.deployed.packing import pack, shortest_deflate
+from collabopt.components.engine.deployed.packing import Deflated, Packed, deflate, pack_opened
 from collabopt.components.engine.deployed.weights import StoredWeights, weights_of
 from collabopt.components.engine.records import TFLITE_FILE, DeployedModel, DeployedTensor
 
@@ -29,17 +27,31 @@ def inspect_tflite(tflite: bytes) -> DeployedModel:
     Raises:
         CollaboptError: The bytes are not a TFLite model, or a damaged one.
     """
+    return inspect_and_pack(tflite)[0]
+
+
+def inspect_and_pack(tflite: bytes) -> tuple[DeployedModel, bytes]:
+    """Inspects a flatbuffer and hands on its packed form, which its figures need anyway.
+
+    Raises:
+        CollaboptError: The bytes are not a TFLite model, or a damaged one.
+    """
     opened = open_flatbuffer(tflite)
     weights = weights_of(opened)
-    tensors = [_describe(tensor, opened) for tensor in weights]
+    packed = pack_opened(opened, weights)
+    return _inspect(opened, weights, packed), packed.content
+
+
+def _inspect(opened: Flatbuffer, weights: list[StoredWeights], packed: Packed) -> DeployedModel:
+    tflite = opened.tflite
+    tensors = [_describe(tensor, packed.weights[tensor.index]) for tensor in weights]
     contents = contents_of(opened, weights)
-    deflated = {category: _deflated_bytes(content) for category, content in contents.items()}
     return DeployedModel(
         sha256=hashlib.sha256(tflite).hexdigest(),
         tflite_bytes=len(tflite),
-        gzip_bytes=len(gzip.compress(tflite, compresslevel=9, mtime=0)),
+        gzip_bytes=packed.gzip_bytes,
         zip_bytes=_zip_bytes(tflite),
-        packed_bytes=len(pack(tflite)),
+        packed_bytes=len(packed.content),
         **_interface(opened),
         operators=dict(sorted(Counter(name for name, _ in opened.operators).items())),
         float_operators=[name for name, _ in float_operators(opened)],
@@ -49,9 +61,9 @@ def inspect_tflite(tflite: bytes) -> DeployedModel:
         weight_bytes=len(contents["weights"]),
         weight_entropy_bytes=math.ceil(math.fsum(t.entropy_bits * math.prod(t.shape) / 8 for t in tensors)),
         weight_packed_bytes=sum(tensor.packed_bytes for tensor in tensors),
-        weight_deflated_bytes=deflated["weights"],
+        weight_deflated_bytes=packed.weight_deflated_bytes,
         contents={category: len(content) for category, content in contents.items()},
-        contents_deflated=deflated,
+        contents_deflated=_deflated_contents(contents, packed),
     )
 
 
@@ -64,8 +76,7 @@ def _interface(opened: Flatbuffer) -> dict[str, str]:
         }
 
 
-def _describe(weights: StoredWeights, opened: Flatbuffer) -> DeployedTensor:
-    buffer = opened.buffer(opened.graph.tensors[weights.index])
+def _describe(weights: StoredWeights, deflated: Deflated) -> DeployedTensor:
     return DeployedTensor(
         name=weights.name,
         op=weights.op,
@@ -80,13 +91,16 @@ def _describe(weights: StoredWeights, opened: Flatbuffer) -> DeployedTensor:
         scales=weights.scales.tolist(),
         entropy_bits=round(weights.entropy_bits, _ENTROPY_DIGITS),
         stored_bytes=weights.stored_bytes,
-        deflated_bytes=_deflated_bytes(buffer.tobytes()),
-        packed_bytes=len(shortest_deflate(buffer.tobytes())),
+        deflated_bytes=deflated.zlib_bytes,
+        packed_bytes=len(deflated.shortest),
     )
 
 
-def _deflated_bytes(content: Any) -> int:
-    return len(zlib.compress(content, level=9)) if content else 0
+def _deflated_contents(contents: Mapping[str, bytes], packed: Packed) -> dict[str, int]:
+    """Every category on its own, and within the weights every tensor."""
+    rest = {name: content for name, content in contents.items() if name != "weights"}
+    deflated = {name: deflate(content).zlib_bytes if content else 0 for name, content in rest.items()}
+    return {"weights": packed.weight_deflated_bytes, **deflated}
 
 
 def _zip_bytes(tflite: bytes) -> int:

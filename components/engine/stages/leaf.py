@@ -53,7 +53,8 @@ def quantize_aware_train(work: Work, settings: QuantizationAwareTrainingSettings
     """
     from collabopt.components.engine.compression.quantization import quantize_aware, trained_weights
     from collabopt.components.engine.deployed.convert import to_int8
-    from collabopt.components.engine.deployed.inspect import inspect_tflite
+    from collabopt.components.engine.deployed.flatbuffer import open_flatbuffer
+    from collabopt.components.engine.deployed.float_operators import float_operators
     from collabopt.components.engine.deployed.layers import kernels_as_deployed
     from collabopt.components.engine.training.distribution import fine_tuning_strategy
 
@@ -63,7 +64,7 @@ def quantize_aware_train(work: Work, settings: QuantizationAwareTrainingSettings
         quantized = quantize_aware(model, work.stage, claims, work.fitting(model, settings))
     trained_weights(quantized, model)
     tflite = to_int8(quantized, None)
-    if inspect_tflite(tflite).float_operators:
+    if float_operators(open_flatbuffer(tflite)):
         emit(work.stage, "calibrating", reason="training has left some layers without ranges")
         tflite = _calibrated(work, settings.representative_samples, model)
     return _finished(tflite, claims, parent, kernels_as_deployed(model))

@@ -43,17 +43,16 @@ def finish_leaf(
     """Writes a leaf: `model.tflite`, plain, packed and as C source, what its bytes show, and how it does in LiteRT."""
     from collabopt.components.engine.deployed.c_array import write_c_array
     from collabopt.components.engine.deployed.evaluate import predict
-    from collabopt.components.engine.deployed.inspect import inspect_tflite
-    from collabopt.components.engine.deployed.packing import pack
+    from collabopt.components.engine.deployed.inspect import inspect_and_pack
 
-    deployed = inspect_tflite(leaf.tflite)
+    deployed, packed = inspect_and_pack(leaf.tflite)
     measured = task.measure(predict(leaf.tflite, data.inputs("test")), data.labels("test"))
     metrics = {**measured, **metric_drop(record.metric, measured), **_deployed_scalars(deployed)}
     metrics["broken_layers"] = float(len({each.layer for each in leaf.contract.broken}))
     report = LeafReport(**{**dict(record), "metrics": metrics, "deployed": deployed, "contract": leaf.contract})
     output.mkdir(parents=True, exist_ok=True)
     (output / TFLITE_FILE).write_bytes(leaf.tflite)
-    (output / PACKED_FILE).write_bytes(pack(leaf.tflite))
+    (output / PACKED_FILE).write_bytes(packed)
     write_c_array(leaf.tflite, deployed, output, stage=record.stage)
     written = [output / TFLITE_FILE, write_record(report, output), *_write_curve(curve, output)]
     return _finish(report, run, written)

@@ -1,7 +1,10 @@
 """What the inspector says of weights, bytes and float operators, checked against what is known of the file."""
 
+import gzip
+import io
 import math
 import time
+import zipfile
 import zlib
 
 import flatbuffers
@@ -72,8 +75,17 @@ def test_weights_are_measured_against_their_entropy(deployed, int8):
     bits = sum(tensor.entropy_bits * math.prod(tensor.shape) for tensor in deployed.weights)
     assert deployed.weight_entropy_bytes == math.ceil(bits / 8)
     assert deployed.weight_bytes == sum(tensor.stored_bytes for tensor in deployed.weights)
-    first, second = sorted((read.values.tobytes() for read in read_weights(int8)), key=int8.index)
-    assert deployed.weight_deflated_bytes == len(zlib.compress(first + second, 9)) > deployed.weight_entropy_bytes
+    deflated = [len(zlib.compress(read.values.tobytes(), 9)) for read in read_weights(int8)]
+    assert deployed.weight_deflated_bytes == sum(deflated) > deployed.weight_entropy_bytes
+    assert deployed.contents_deflated["weights"] == sum(deflated)
+
+
+def test_sizes_are_those_that_the_tools_give(deployed, int8):
+    assert deployed.gzip_bytes == len(gzip.compress(int8, 9))
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("model.tflite", int8)
+    assert deployed.zip_bytes == len(archive.getvalue())
 
 
 def test_every_byte_has_one_use(deployed, int8):
@@ -113,6 +125,7 @@ def test_what_tables_share_counts_once(int8):
     model.buffers[dense.buffer].data = np.resize(model.buffers[dense.buffer].data, 144)
     shared = inspect_tflite(_packed(model))
     assert shared.contents["weights"] == shared.weight_bytes == 144
+    assert shared.weight_deflated_bytes == shared.weights[0].deflated_bytes == shared.weights[1].deflated_bytes
     assert sum(shared.contents.values()) == shared.tflite_bytes
 
 

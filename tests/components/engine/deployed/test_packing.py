@@ -7,7 +7,7 @@ import pytest
 
 from collabopt.components.engine.deployed.convert import to_float32, to_int8
 from collabopt.components.engine.deployed.inspect import inspect_tflite
-from collabopt.components.engine.deployed.packing import pack, shortest_deflate
+from collabopt.components.engine.deployed.packing import deflate, pack
 from collabopt.components.engine.errors import CollaboptError
 
 
@@ -27,15 +27,15 @@ def tflite():
 
 
 def test_gzip_unpacks_it(tflite):
-    assert gzip.decompress(pack(tflite)) == tflite
+    assert gzip.decompress(pack(tflite).content) == tflite
 
 
 def test_the_same_file_packs_to_the_same_bytes(tflite):
-    assert pack(tflite) == pack(bytes(bytearray(tflite)))
+    assert pack(tflite).content == pack(bytes(bytearray(tflite))).content
 
 
 def test_it_is_smaller_than_gzip_can_make_it(tflite):
-    assert len(pack(tflite)) < 0.95 * len(gzip.compress(tflite, 9))
+    assert len(pack(tflite).content) < 0.95 * len(gzip.compress(tflite, 9))
 
 
 def test_it_is_never_larger_than_gzip_makes_it():
@@ -43,7 +43,7 @@ def test_it_is_never_larger_than_gzip_makes_it():
     import tf_keras
 
     small = to_float32(tf_keras.Sequential([tf_keras.Input((8,)), tf_keras.layers.Dense(8)]))
-    assert len(pack(small)) <= len(gzip.compress(small, 9))
+    assert len(pack(small).content) <= len(gzip.compress(small, 9))
 
 
 def test_int8_weights_of_few_values_come_close_to_their_entropy():
@@ -51,14 +51,14 @@ def test_int8_weights_of_few_values_come_close_to_their_entropy():
     values = random.choice(np.array([0] * 15 + list(range(-7, 8)), np.int8), 50_000)
     _, counts = np.unique(values, return_counts=True)
     bound_bytes = -np.sum(counts * np.log2(counts / counts.sum())) / 8
-    packed = shortest_deflate(values.tobytes())
+    packed = deflate(values.tobytes()).shortest
     assert bound_bytes < len(packed) < 1.05 * bound_bytes
     assert len(gzip.compress(values.tobytes(), 9)) > 1.1 * bound_bytes
 
 
 def test_the_report_carries_both_figures(tflite):
     deployed = inspect_tflite(tflite)
-    assert deployed.packed_bytes == len(pack(tflite))
+    assert deployed.packed_bytes == len(pack(tflite).content)
     assert deployed.weight_packed_bytes == sum(tensor.packed_bytes for tensor in deployed.weights)
     assert deployed.weight_packed_bytes < deployed.packed_bytes < deployed.gzip_bytes
 
