@@ -1,7 +1,7 @@
 """What a stage says of itself: `stage.json` beside a fp32 model, `report.json` beside a deployed one."""
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -29,11 +29,13 @@ class Step(_Record):
         stage: Name of the stage in the tree.
         technique: Name of the technique it applied.
         settings: The hyperparameters it ran with, defaults included.
+        metric_value: What its model reached in the deciding metric on the test split; None where that is not finite.
     """
 
     stage: str
     technique: str
     settings: dict[str, Any] = Field(default_factory=dict)
+    metric_value: float | None = None
 
 
 class MetricOfRecord(_Record):
@@ -224,16 +226,125 @@ class Contract(_Record):
         return not self.broken
 
 
+class Interval(_Record):
+    """How far the deciding metric may be off because the test split is a sample.
+
+    Attributes:
+        samples: Size of the test split.
+        low: Lower end of the confidence interval.
+        high: Upper end.
+        confidence: Its level.
+        method: How it was found.
+    """
+
+    samples: int
+    low: float
+    high: float
+    confidence: float = 0.95
+    method: str
+
+
+class NpuEstimate(_Record):
+    """What Arm's Vela says a file costs on an Ethos-U; estimates of a compiler, not measurements of silicon.
+
+    Attributes:
+        accelerator: Accelerator configuration, as `ethos-u55-128`.
+        system_config: Vela's name for clocks and memories.
+        memory_mode: Vela's name for what lies where.
+        tool: Name and version of the compiler.
+        supported: Whether any operator runs on the NPU. All figures are None where not.
+        reason: Why not; "" where it is.
+        latency_ms: One inference.
+        sram_bytes: SRAM used.
+        flash_bytes: Off-chip flash used: encoded weights, biases, commands.
+        weight_bytes: Weights as the NPU reads them, after Vela's encoding.
+        macs: Multiply-accumulates of one inference on the NPU.
+        npu_operators: Operators on the NPU.
+        cpu_operators: Operators that are left to the CPU, which the latency does not include.
+    """
+
+    accelerator: str
+    system_config: str
+    memory_mode: str
+    tool: str
+    supported: bool
+    reason: str = ""
+    latency_ms: float | None = None
+    sram_bytes: int | None = None
+    flash_bytes: int | None = None
+    weight_bytes: int | None = None
+    macs: int | None = None
+    npu_operators: int = 0
+    cpu_operators: int = 0
+
+
+class HostLatency(_Record):
+    """How long LiteRT takes for one sample on the machine of the stage, on one thread.
+
+    A sanity figure: it cannot tell the leaves apart, which differ in their weights and not in their work.
+
+    Attributes:
+        kernels: `xnnpack`, or LiteRT's `builtin` ones.
+        supported: Whether these kernels take the file. The times are None where not.
+        median_ms: Median.
+        p90_ms: 90th percentile.
+        invokes: Invokes timed, after a warm-up.
+        tool: Name and version of the runtime.
+        cpu: The machine's processor.
+    """
+
+    kernels: Literal["xnnpack", "builtin"]
+    supported: bool = True
+    median_ms: float | None = None
+    p90_ms: float | None = None
+    invokes: int
+    tool: str
+    cpu: str
+
+
+class Footprint(_Record):
+    """What a file costs where it runs.
+
+    Attributes:
+        npu: On the NPU.
+        host: On the machine of the stage.
+        activation_bytes: Most bytes of activations alive at once, in the file's order of execution; an estimate
+            without the runtime's own needs, alignment and scratch buffers.
+    """
+
+    npu: NpuEstimate
+    host: list[HostLatency]
+    activation_bytes: int
+
+
+class Proof(_Record):
+    """What anyone who has the file and the data set can reproduce in a moment.
+
+    Attributes:
+        samples: The first so many samples of the test split.
+        metrics: The task's metrics on them, of the `.tflite` in LiteRT.
+    """
+
+    samples: int
+    metrics: dict[str, float]
+
+
 class LeafReport(StageRecord):
     """A stage record together with what its deployed file shows.
 
     Attributes:
         deployed: Inspection of `model.tflite`.
         contract: Whether the file holds `claims`. A leaf that breaks them is never shipped.
+        interval: Confidence interval of the deciding metric.
+        footprint: What the file costs on its target.
+        proof: What the gate reproduces before it ships the leaf.
     """
 
     deployed: DeployedModel
     contract: Contract
+    interval: Interval | None = None
+    footprint: Footprint | None = None
+    proof: Proof | None = None
 
 
 def write_record(record: StageRecord, directory: str | Path) -> Path:

@@ -32,6 +32,7 @@ def finish_interior(model: Any, record: StageRecord, output: Path, run: StageRun
     """Writes a fp32 stage: the model, `stage.json` and, if it trained, its curve."""
     from collabopt.components.engine.models.store import save_model
 
+    record = _with_value(record)
     output.mkdir(parents=True, exist_ok=True)
     save_model(model, output)
     return _finish(record, run, [write_record(record, output), *_write_curve(curve, output)])
@@ -49,7 +50,8 @@ def finish_leaf(
     measured = task.measure(predict(leaf.tflite, data.inputs("test")), data.labels("test"))
     metrics = {**measured, **metric_drop(record.metric, measured), **_deployed_scalars(deployed)}
     metrics["broken_layers"] = float(len({each.layer for each in leaf.contract.broken}))
-    report = LeafReport(**{**dict(record), "metrics": metrics, "deployed": deployed, "contract": leaf.contract})
+    record = _with_value(record.model_copy(update={"metrics": metrics}))
+    report = LeafReport(**{**dict(record), "deployed": deployed, "contract": leaf.contract})
     output.mkdir(parents=True, exist_ok=True)
     (output / TFLITE_FILE).write_bytes(leaf.tflite)
     (output / PACKED_FILE).write_bytes(packed)
@@ -87,6 +89,13 @@ def _deployed_scalars(deployed: DeployedModel) -> dict[str, float]:
         "max_distinct_values_per_tensor": float(max(t.distinct_values for t in tensors)),
         "float_operators": float(len(deployed.float_operators)),
     }
+
+
+def _with_value(record: StageRecord) -> StageRecord:
+    value = record.metrics[record.metric.name]
+    *way, last = record.lineage
+    last = last.model_copy(update={"metric_value": value if math.isfinite(value) else None})
+    return record.model_copy(update={"lineage": [*way, last]})
 
 
 def _finish(record: StageRecord, run: StageRun, written: Sequence[Path]) -> StageResult:

@@ -1,0 +1,1 @@
+"""Where a release lies and how it gets there."""
