@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from collabopt.pipelines import cli
+
 TOYS = Path(__file__).parent
 
 # The command, with a toy in the place of a real pipeline.
@@ -47,3 +49,23 @@ def start_command(toys: None, tmp_path: Path) -> Iterator[Callable[..., subproce
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             process.wait()
+
+
+@pytest.fixture
+def collabopt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command in an empty directory; returns exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["collabopt", *arguments])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return code, *capsys.readouterr()
+
+    return command

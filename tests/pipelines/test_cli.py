@@ -9,28 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from collabopt.pipelines import PIPELINES, cli
+from collabopt.pipelines import PIPELINES
 from collabopt.pipelines.tree import TREE
-
-
-@pytest.fixture
-def collabopt(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    """Runs the command in an empty directory; returns exit code, output and errors."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["collabopt", *arguments])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return code, *capsys.readouterr()
-
-    return command
 
 
 def refused(result: tuple[int, str, str], *expected: str) -> None:

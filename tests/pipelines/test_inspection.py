@@ -1,4 +1,5 @@
 import builtins
+import functools
 import json
 import subprocess
 import sys
@@ -11,26 +12,14 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from collabopt.components.engine.records import DeployedModel
-from collabopt.pipelines import cli
 
 Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def inspect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def inspect(collabopt: Command) -> Command:
     """Runs `collabopt inspect` in an empty directory; returns exit code, output and errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["collabopt", "inspect", *arguments])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return code, *capsys.readouterr()
-
-    return command
+    return functools.partial(collabopt, "inspect")
 
 
 @pytest.fixture
