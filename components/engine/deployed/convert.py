@@ -9,6 +9,10 @@ from typing import Any
 from collabopt.components.engine.errors import CollaboptError
 
 
+class ConversionRefused(CollaboptError):
+    """TensorFlow Lite does not take a model."""
+
+
 def to_int8(model: Any, representative: Callable[[], Iterator[list[Any]]] | None) -> bytes:
     """Converts to int8, inputs and outputs included; an operator without an int8 kernel stays in float.
 
@@ -21,7 +25,8 @@ def to_int8(model: Any, representative: Callable[[], Iterator[list[Any]]] | None
         The flatbuffer.
 
     Raises:
-        CollaboptError: TensorFlow Lite has no counterpart of an operator.
+        ConversionRefused: TensorFlow Lite has no counterpart of an operator, or for the ranges around it: input and
+            output of a pooling, for example, share one scale.
     """
     import tensorflow as tf
 
@@ -37,7 +42,7 @@ def to_float32(model: Any) -> bytes:
     """Converts without quantization: the file that compression is measured against.
 
     Raises:
-        CollaboptError: TensorFlow Lite has no counterpart of an operator.
+        ConversionRefused: TensorFlow Lite has no counterpart of an operator.
     """
     with _converter(model) as converter:
         return _convert(converter)
@@ -49,7 +54,7 @@ def _convert(converter: Any) -> bytes:
     try:
         return bytes(converter.convert())
     except ConverterError as error:
-        raise CollaboptError(
+        raise ConversionRefused(
             f"TensorFlow Lite cannot express this model: {_operators_of(str(error))}",
             todo="replace the layers that these operators come from; recurrent layers, for example, are not supported",
         ) from error

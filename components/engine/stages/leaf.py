@@ -44,7 +44,8 @@ def quantize_aware_train(work: Work, settings: QuantizationAwareTrainingSettings
     """Fine-tunes the parent with fake quantization and keeps what is claimed of it.
 
     The file takes its ranges from training. Where TFMOT cannot quantize some layer, that would leave operators in
-    float; then the trained weights are converted with ranges from the calibration split instead.
+    float, and around some (an AveragePooling that two layers read) the converter refuses them; then the trained weights
+    are converted with ranges from the calibration split instead.
 
     Args:
         work: Parent, data and task.
@@ -52,9 +53,6 @@ def quantize_aware_train(work: Work, settings: QuantizationAwareTrainingSettings
         claims: What the file has to keep.
     """
     from collabopt.components.engine.compression.quantization import quantize_aware, trained_weights
-    from collabopt.components.engine.deployed.convert import to_int8
-    from collabopt.components.engine.deployed.flatbuffer import open_flatbuffer
-    from collabopt.components.engine.deployed.float_operators import float_operators
     from collabopt.components.engine.deployed.layers import kernels_as_deployed
     from collabopt.components.engine.training.distribution import fine_tuning_strategy
 
@@ -63,11 +61,25 @@ def quantize_aware_train(work: Work, settings: QuantizationAwareTrainingSettings
     with fine_tuning_strategy().scope():
         quantized = quantize_aware(model, work.stage, claims, work.fitting(model, settings))
     trained_weights(quantized, model)
-    tflite = to_int8(quantized, None)
-    if float_operators(open_flatbuffer(tflite)):
-        emit(work.stage, "calibrating", reason="training has left some layers without ranges")
+    tflite, why_not = _with_ranges_of_training(quantized)
+    if why_not:
+        emit(work.stage, "calibrating", reason=why_not)
         tflite = _calibrated(work, settings.representative_samples, model)
     return _finished(tflite, claims, parent, kernels_as_deployed(model))
+
+
+def _with_ranges_of_training(quantized: Any) -> tuple[bytes, str]:
+    """The file, or why it cannot be had."""
+    from collabopt.components.engine.deployed.convert import ConversionRefused, to_int8
+    from collabopt.components.engine.deployed.flatbuffer import open_flatbuffer
+    from collabopt.components.engine.deployed.float_operators import float_operators
+
+    try:
+        tflite = to_int8(quantized, None)
+    except ConversionRefused:
+        return b"", "the converter does not take the ranges of training"
+    left = float_operators(open_flatbuffer(tflite))
+    return tflite, "training has left some layers without ranges" if left else ""
 
 
 def _calibrated(work: Work, samples: int, model: Any) -> bytes:

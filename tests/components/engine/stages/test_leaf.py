@@ -62,6 +62,14 @@ def beyond_tfmot(layers, x):
     return layers.ReLU()(layers.BatchNormalization()(x))
 
 
+def pooled_for_two(layers, x):
+    """As in DenseNet: the converter refuses the ranges that training has learned around the pooling."""
+    x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(8, 3, use_bias=False, name="conv")(x)))
+    x = layers.AveragePooling2D(2)(x)
+    y = layers.Conv2D(8, 1, name="behind")(layers.ReLU()(layers.BatchNormalization()(x)))
+    return layers.ReLU()(layers.BatchNormalization()(layers.Concatenate()([x, y])))
+
+
 def dead_channels(layers, x):
     """Gammas of zero: the scale of a channel that training folds them into would be zero."""
     normalization = layers.BatchNormalization()
@@ -195,6 +203,14 @@ def test_layers_beyond_tfmot_are_quantized_from_calibration_data(leaf, technique
     assert report.contract.holds, report.contract.broken
     claimed = ["behind", "conv", "dense", "excite", "hidden", "squeeze"]
     assert report.contract.layers == ([] if technique == QAT else claimed)
+
+
+def test_ranges_of_training_that_the_converter_refuses_are_replaced_by_calibrated_ones(leaf, tmp_path):
+    report = read_leaf_report(leaf(PCQAT, pooled_for_two, representative_samples=32))
+    assert calibrated(tmp_path)
+    assert (report.deployed.float_operators, report.deployed.float_weights) == ([], [])
+    assert report.contract.layers == ["behind", "conv", "dense"]
+    assert report.contract.holds, report.contract.broken
 
 
 @pytest.mark.parametrize("technique", [PTQ, PQAT, PCQAT])
