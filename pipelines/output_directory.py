@@ -1,4 +1,4 @@
-"""The directory a run leaves behind: `leaves/`, `decision.json` and `logs/`, replaced as a whole or not at all.
+"""The directory a run leaves behind: `leaves/`, what the gate wrote, and `logs/`, replaced as a whole or not at all.
 
 While a run is on, everything unfinished lies in a hidden working directory inside, so that publishing is a matter of
 renames on one file system. Files that are not ours are kept where they are.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.records import DECISION_FILE, PACKED_FILE, REPORT_FILE, TFLITE_FILE
+from collabopt.components.engine.records import GATE_FILES, PACKED_FILE, REPORT_FILE, TFLITE_FILE
 
 LEAVES = "leaves"
 LOGS = "logs"
@@ -22,8 +22,10 @@ LEAF_FILES = (TFLITE_FILE, PACKED_FILE, REPORT_FILE, "model_data.cc", "model_dat
 
 _WORK_PREFIX = ".work-"
 _STAGED = "staged"
+_LEAVING = "leaving"
 _PREVIOUS = "previous"
 _REPLACED = "replaced"
+_RESULT = (LEAVES, *GATE_FILES)
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class OutputDirectory:
 
         Args:
             leaves: Stage -> directory with its files, inside the working directory.
-            decision: The gate's decision, inside the working directory.
+            decision: The gate's `decision.json` with what else it wrote beside it, inside the working directory.
         """
         staged = self.work / _STAGED
         for stage, source in leaves.items():
@@ -63,12 +65,14 @@ class OutputDirectory:
             for name in LEAF_FILES:
                 os.rename(source / name, target / name)
         (staged / LEAVES).mkdir(parents=True, exist_ok=True)
-        os.rename(decision, staged / DECISION_FILE)
+        for name in GATE_FILES:
+            if (decision.parent / name).exists():
+                os.rename(decision.parent / name, staged / name)
         for foreign in _foreign_files(self.path / LEAVES):
             copy = staged / LEAVES / foreign
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(self.path / LEAVES / foreign, copy, follow_symlinks=False)
-        _swap(staged, self.path, self.work / _PREVIOUS)
+        _swap(staged, self.path, self.work)
         os.rename(self.work / _PREVIOUS, self.work / _REPLACED)
 
 
@@ -135,24 +139,26 @@ def _lock(descriptor: int, directory: Path) -> None:
         ) from error
 
 
-def _swap(staged: Path, output: Path, previous: Path) -> None:
-    previous.mkdir()
-    for name in (LEAVES, DECISION_FILE):
+def _swap(staged: Path, output: Path, work: Path) -> None:
+    (work / _LEAVING).mkdir()
+    for name in _RESULT:
         if (output / name).exists():
-            os.rename(output / name, previous / name)
-    for name in (LEAVES, DECISION_FILE):
-        os.rename(staged / name, output / name)
+            os.rename(output / name, work / _LEAVING / name)
+    os.rename(work / _LEAVING, work / _PREVIOUS)
+    for name in _RESULT:
+        if (staged / name).exists():
+            os.rename(staged / name, output / name)
 
 
 def _undo_exchange(stale: Path, output: Path) -> None:
     previous = stale / _PREVIOUS
-    if not previous.is_dir():
-        return
-    for name in (LEAVES, DECISION_FILE):
-        if not (stale / _STAGED / name).exists():  # the new one had been moved in
-            os.replace(output / name, stale / f"withdrawn-{name}")
-        if (previous / name).exists():
-            os.rename(previous / name, output / name)
+    for name in _RESULT if previous.is_dir() else ():
+        if (output / name).exists():  # the new one had been moved in
+            os.rename(output / name, stale / f"withdrawn-{name}")
+    for name in _RESULT:
+        for left in (previous / name, stale / _LEAVING / name):
+            if left.exists():
+                os.rename(left, output / name)
 
 
 def _foreign_files(leaves: Path) -> list[Path]:

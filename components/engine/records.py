@@ -14,6 +14,12 @@ REPORT_FILE = "report.json"
 TFLITE_FILE = "model.tflite"
 PACKED_FILE = "model.tflite.gz"
 DECISION_FILE = "decision.json"
+HTML_FILE = "report.html"
+CARD_FILES = ("model_card.md", "model_card.json")
+BASELINE_FILE = "baseline.json"
+SAMPLE_FILE = "sample.npz"
+# What the gate leaves in its directory; the model card only where something ships.
+GATE_FILES = (DECISION_FILE, HTML_FILE, *CARD_FILES, BASELINE_FILE, SAMPLE_FILE)
 
 RecordType = TypeVar("RecordType", bound="StageRecord")
 

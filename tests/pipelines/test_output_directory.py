@@ -13,7 +13,9 @@ def make_result(work: Path, content: str, stages: tuple[str, ...] = ("ptq",)) ->
         for name in (*LEAF_FILES, "training_curve.csv"):
             (directory / name).write_text(content)
     decision = work / "root" / "decision.json"
-    decision.write_text(content)
+    # A model card comes with a winner only.
+    for name in ("decision.json", "report.html", *(["model_card.md"] if content == "first" else ["sample.npz"])):
+        (work / "root" / name).write_text(content)
     return leaves, decision
 
 
@@ -29,7 +31,12 @@ def files(directory: Path) -> set[str]:
 def test_a_result_replaces_the_earlier_one_as_a_whole(tmp_path: Path):
     publish(tmp_path, "first", ("ptq", "qat"))
     publish(tmp_path, "second")
-    assert files(tmp_path) == {"decision.json", *(f"leaves/ptq/{name}" for name in LEAF_FILES)}
+    assert files(tmp_path) == {
+        "decision.json",
+        "report.html",
+        "sample.npz",
+        *(f"leaves/ptq/{name}" for name in LEAF_FILES),
+    }
     assert {(tmp_path / name).read_text() for name in files(tmp_path)} == {"second"}
 
 
@@ -49,7 +56,7 @@ def test_files_of_others_stay_where_they_are(tmp_path: Path):
 
 
 @pytest.mark.parametrize("earlier", [True, False])
-@pytest.mark.parametrize("renames_done", range(6))
+@pytest.mark.parametrize("renames_done", range(12))
 def test_an_exchange_that_was_cut_short_is_undone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames_done: int, earlier: bool
 ):
