@@ -9,7 +9,11 @@ from typing import Annotated
 import typer
 
 from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.records import HTML_FILE
 from collabopt.pipelines import PIPELINES
+
+DEFAULT_OUTPUT = Path("collabopt-output")
+DEFAULT_RELEASES = "collabopt-releases"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -67,7 +71,7 @@ def run(
     task: Annotated[str | None, typer.Option(metavar="MODULE:ATTR", help="Losses, metrics and data of a task.")] = None,
     pipeline: Annotated[str, typer.Option(help=f"One of {', '.join(PIPELINES)}.")] = "exhaustive",
     policy: Annotated[Path | None, typer.Option(metavar="FILE", help="Policy of the deployment gate (YAML).")] = None,
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the result.")] = Path("collabopt-output"),
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the result.")] = DEFAULT_OUTPUT,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="STAGE.PARAM=VALUE", help="A setting of one stage; repeatable.")
     ] = None,
@@ -75,7 +79,10 @@ def run(
         list[str] | None,
         typer.Option("--param", metavar="NAME=VALUE", help="A parameter of the pipeline, as sparsity=0.7; repeatable."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name under which the winner is registered.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name under which the winner is registered and released.")] = None,
+    releases: Annotated[
+        str, typer.Option(metavar="URI", help="Where releases are kept: gs://bucket/prefix or a directory.")
+    ] = DEFAULT_RELEASES,
 ) -> None:
     """Run a pipeline on this machine and leave the leaves and the gate's decision in DIR."""
     if example is not None and (model is not None or data is not None):
@@ -96,6 +103,7 @@ def run(
         task=task,
         policy=policy,
         name=name,
+        releases=releases,
         settings=settings or (),
         parameters=parameters or (),
     )
@@ -108,7 +116,76 @@ def run(
         print("interrupted", file=sys.stderr)
         raise
     console.print(f"files: {planned.output}", markup=False, soft_wrap=True)
+    if (planned.output / HTML_FILE).is_file():
+        console.print(f"report: {planned.output / HTML_FILE}", markup=False, soft_wrap=True)
     console.print(f"runs:  {_how_to_see_runs(planned.tracking_uri)}", markup=False, soft_wrap=True)
+
+
+_NAME = Annotated[str, typer.Argument(metavar="NAME", help="Name under which winners are registered and released.")]
+_RELEASES = Annotated[
+    str, typer.Option("--releases", metavar="URI", help="Where releases are kept: gs://bucket/prefix or a directory.")
+]
+
+
+@app.command("gate")
+def gate(
+    leaves: Annotated[Path, typer.Option(metavar="DIR", help="Output directory of a finished run.")] = DEFAULT_OUTPUT,
+    policy: Annotated[Path | None, typer.Option(metavar="FILE", help="Policy of the deployment gate (YAML).")] = None,
+    name: Annotated[str, typer.Option(help="Name under which the winner is registered and released.")] = "collabopt",
+    releases: _RELEASES = DEFAULT_RELEASES,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show the decision; promote and write nothing.")
+    ] = False,
+) -> None:
+    """Decide again over the leaves of a finished run, without training."""
+    from rich.console import Console
+
+    from collabopt.pipelines.gate import gate_again
+
+    gate_again(
+        leaves,
+        policy_file=policy,
+        name=name,
+        releases=releases,
+        dry_run=dry_run,
+        console=Console(highlight=False, width=None if sys.stdout.isatty() else 120),
+    )
+
+
+@app.command("releases")
+def releases(name: _NAME, releases: _RELEASES = DEFAULT_RELEASES) -> None:
+    """List what has been released under a name: champion, previous, withdrawn."""
+    from rich.console import Console
+
+    from collabopt.pipelines.releases import print_releases
+
+    print_releases(name, releases, Console(highlight=False, width=None if sys.stdout.isatty() else 120))
+
+
+@app.command("rollback")
+def rollback(
+    name: _NAME,
+    releases: _RELEASES = DEFAULT_RELEASES,
+    withdraw: Annotated[
+        str, typer.Option(metavar="SHA256", help="The champion to withdraw, or the beginning of its digest.")
+    ] = "",
+) -> None:
+    """Withdraw the champion and ship the one before it again."""
+    from rich.console import Console
+
+    from collabopt.pipelines.releases import roll_back
+
+    roll_back(name, releases, Console(highlight=False, soft_wrap=True), withdraw)
+
+
+@app.command("policy-schema")
+def policy_schema() -> None:
+    """Print the JSON schema of a policy, for editors."""
+    import json
+
+    from collabopt.components.engine.gate.policy import policy_schema
+
+    print(json.dumps(policy_schema(), indent=2))
 
 
 @app.command("compile")

@@ -58,6 +58,8 @@ def plant(parameters: Parameters, stages: Iterable[Stage]) -> Grown:
             qat_epochs=parameters.qat_epochs,
             qat_learning_rate=parameters.qat_learning_rate,
             batch_size=parameters.batch_size,
+            accelerator=parameters.accelerator,
+            releases=parameters.releases,
             seed=parameters.seed,
         ),
         "configure",
@@ -105,7 +107,14 @@ def grow(grown: Grown, stages: Iterable[Stage]) -> Grown:
 
 def assess(grown: Grown) -> Any:
     """Asks whether a leaf grown so far meets the policy; the output is `sufficient` or `insufficient`."""
-    task = components.assess_leaves(baseline=grown.models[ROOT], policy=grown.parameters.policy, **_leaves(grown))
+    task = components.assess_leaves(
+        baseline=grown.models[ROOT],
+        dataset=grown.dataset,
+        policy=grown.parameters.policy,
+        model_name=grown.parameters.model_name,
+        releases=grown.parameters.releases,
+        **_leaves(grown),
+    )
     return _task(task, "assess").output
 
 
@@ -113,8 +122,10 @@ def decide(grown: Grown) -> None:
     """Lets the deployment gate decide over every leaf grown so far. A decision is never taken from a cache."""
     task = components.deployment_gate(
         baseline=grown.models[ROOT],
+        dataset=grown.dataset,
         policy=grown.parameters.policy,
         model_name=grown.parameters.model_name,
+        releases=grown.parameters.releases,
         parameters=grown.configuration.outputs["parameters"],
         **_leaves(grown),
     )

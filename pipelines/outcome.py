@@ -72,7 +72,7 @@ def read_outcome(pipeline_root: Path) -> Outcome:
             where=str(file),
             todo="the gate may come from another version of collabopt; install one version of both",
         ) from error
-    return Outcome(tuple(_leaves(pipeline_root)), decision, file)
+    return Outcome(leaves_below(pipeline_root), decision, file)
 
 
 def print_outcome(console: Console, outcome: Outcome, seconds: Mapping[str, float]) -> None:
@@ -91,9 +91,14 @@ def print_outcome(console: Console, outcome: Outcome, seconds: Mapping[str, floa
     console.print(Text(outcome.decision.outcome), soft_wrap=True)
 
 
-def _leaves(pipeline_root: Path) -> list[Leaf]:
+def leaves_below(directory: Path) -> tuple[Leaf, ...]:
+    """The leaves that lie anywhere below a directory, in order of stage name; of two of one stage, the newer one.
+
+    Raises:
+        CollaboptError: A leaf is incomplete.
+    """
     found: dict[str, Leaf] = {}
-    for path in sorted(pipeline_root.rglob(REPORT_FILE), key=lambda path: path.stat().st_mtime):
+    for path in sorted(directory.rglob(REPORT_FILE), key=lambda path: path.stat().st_mtime):
         missing = [name for name in LEAF_FILES if not (path.parent / name).is_file()]
         leaf = Leaf(path.parent, read_leaf_report(path.parent))
         if missing:
@@ -103,7 +108,7 @@ def _leaves(pipeline_root: Path) -> list[Leaf]:
                 todo="the component may come from another version of collabopt; install one version of both",
             )
         found[leaf.stage] = leaf
-    return [found[stage] for stage in sorted(found)]
+    return tuple(found[stage] for stage in sorted(found))
 
 
 def _figures(outcome: Outcome, seconds: Mapping[str, float]) -> Table:

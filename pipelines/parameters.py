@@ -26,6 +26,8 @@ class Parameters:
         qat_epochs: Epochs of quantization-aware training.
         qat_learning_rate: Learning rate of quantization-aware training.
         batch_size: Samples per training step.
+        accelerator: NPU that the leaves' footprint is estimated for, as `ethos-u55-128`.
+        releases: Where releases are kept: `gs://bucket/prefix` or a directory; empty for the MLflow registry alone.
         seed: Seed of splits, shuffling and initialisation.
         settings: Stage name -> hyperparameter -> value, for everything else.
     """
@@ -42,6 +44,8 @@ class Parameters:
     qat_epochs: int = 3
     qat_learning_rate: float = 1e-4
     batch_size: int = 32
+    accelerator: str = "ethos-u55-128"
+    releases: str = ""
     seed: int = 0
     settings: Mapping[str, Mapping[str, Any]] | None = None
 

@@ -36,6 +36,7 @@ _OWN_OPTIONS = {
     "policy": "--policy",
     "model_name": "--name",
     "settings": "--set",
+    "releases": "--releases",
 }
 
 
@@ -48,6 +49,7 @@ def plan_run(
     task: str | None = None,
     policy: Path | None = None,
     name: str | None = None,
+    releases: str = "",
     settings: Iterable[str] = (),
     parameters: Iterable[str] = (),
 ) -> LocalRun:
@@ -61,6 +63,7 @@ def plan_run(
         task: Import path of the task; None for the pipeline's default.
         policy: File with the gate's policy; None for the pipeline's default.
         name: Name of the registered model; None for the pipeline's default.
+        releases: Where releases are kept: `gs://` or a directory; "" for the MLflow registry alone.
         settings: `stage.parameter=value` each.
         parameters: `parameter=value` each, of the pipeline.
 
@@ -76,13 +79,15 @@ def plan_run(
     }
     _check_settings(overrides, {**parameters_of(pipeline), **arguments}, stages_of(pipeline))
     check_output(output)
-    _check_engine()
+    check_engine()
     arguments |= {"model": _existing(model, "--model"), "data": _existing(data, "--data")}
     if task is not None:
         _check_task(task)
         arguments["task"] = task
     if policy is not None:
-        arguments["policy"] = _policy_text(policy)
+        arguments["policy"] = policy_text(policy)
+    if releases:
+        arguments["releases"] = _store_address(releases)
     if name is not None:
         _check_model_name(name)
         arguments["model_name"] = name
@@ -232,7 +237,8 @@ def _check_shared(parameter: str, field: str, value: object, technique: str, sta
         ) from error
 
 
-def _check_engine() -> None:
+def check_engine() -> None:
+    """Raises `CollaboptError` where what stages and gate run on is not installed."""
     missing = [module for module in _ENGINE_MODULES if importlib.util.find_spec(module) is None]
     if missing:
         raise CollaboptError(
@@ -284,18 +290,37 @@ def _check_task(task: str) -> None:
 
 
 def _check_model_name(name: str) -> None:
-    from collabopt.components.engine.gate.promotion import check_model_name
+    from collabopt.components.engine.release.names import check_model_name
 
     check_model_name(name)
 
 
-def _policy_text(path: Path) -> str:
-    from collabopt.components.engine.gate.policy import read_policy
+def policy_text(path: Path) -> str:
+    """The text of a policy file, or of the example policy of that name.
 
+    Raises:
+        CollaboptError: There is neither, or the policy is not valid.
+    """
+    from collabopt.components.engine.gate.policy import example_policies, read_policy
+
+    examples = example_policies()
+    if str(path) in examples and not path.exists():
+        return examples[str(path)]
     if not path.is_file():
-        raise CollaboptError("there is no such policy file", where=str(path), todo="correct --policy")
+        raise CollaboptError(
+            "there is no such policy file",
+            where=str(path),
+            todo=f"correct --policy, or name an example: {', '.join(examples)}",
+        )
     read_policy(path)
     return path.read_text(encoding="utf-8")
+
+
+def _store_address(uri: str) -> str:
+    """The address as stages, which run in other directories, need it."""
+    from collabopt.components.engine.release.object_store import open_store
+
+    return open_store(uri).uri
 
 
 def _check_tracking(uri: str) -> None:

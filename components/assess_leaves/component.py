@@ -8,6 +8,7 @@ from collabopt.components.image import component
 @component
 def assess_leaves(
     baseline: dsl.Input[dsl.Model],
+    dataset: dsl.Input[dsl.Dataset],
     ptq: dsl.Input[dsl.Model] = None,
     qat: dsl.Input[dsl.Model] = None,
     pruned_ptq: dsl.Input[dsl.Model] = None,
@@ -17,13 +18,18 @@ def assess_leaves(
     clustered_ptq: dsl.Input[dsl.Model] = None,
     cqat: dsl.Input[dsl.Model] = None,
     policy: str = "",
+    model_name: str = "collabopt",
+    releases: str = "",
 ) -> str:
     """Say whether any of the given leaves already meets the policy.
 
     Args:
         baseline: Output of import_model.
+        dataset: Output of load_dataset.
         ptq: A leaf to assess; likewise the other leaves of the tree. Those left out are not assessed.
         policy: Policy of the deployment gate, as YAML.
+        model_name: Name of the releases.
+        releases: Where releases are kept, for goals against the champion; empty for nowhere.
 
     Returns:
         `sufficient` or `insufficient`.
@@ -42,6 +48,9 @@ def assess_leaves(
     }
     return assess_stage(
         baseline=baseline.path,
+        dataset=dataset.path,
         leaves={name: leaf.path for name, leaf in leaves.items() if leaf},
         policy=policy,
+        model_name=model_name,
+        releases=releases,
     )

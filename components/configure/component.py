@@ -21,6 +21,8 @@ def configure(
     qat_epochs: int = 3,
     qat_learning_rate: float = 1e-4,
     batch_size: int = 32,
+    accelerator: str = "ethos-u55-128",
+    releases: str = "",
     seed: int = 0,
 ) -> NamedTuple(  # type: ignore[valid-type]
     "Configuration",
@@ -59,6 +61,8 @@ def configure(
         qat_epochs: Epochs of quantization-aware training.
         qat_learning_rate: Learning rate of quantization-aware training.
         batch_size: Samples per step.
+        accelerator: NPU that the leaves' footprint is estimated for.
+        releases: Where releases are kept; empty for the MLflow registry alone.
         seed: Seed of everything.
 
     Returns:
@@ -78,6 +82,7 @@ def configure(
         model=model,
         data=data,
         model_name=model_name,
+        releases=releases,
         task=task,
         parameters={
             "sparsity": sparsity,
@@ -87,6 +92,7 @@ def configure(
             "qat_epochs": qat_epochs,
             "qat_learning_rate": qat_learning_rate,
             "batch_size": batch_size,
+            "accelerator": accelerator,
             "seed": seed,
         },
     )

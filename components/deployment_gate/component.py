@@ -1,4 +1,4 @@
-"""Pick the leaf to ship, say why, and register it."""
+"""Pick the leaf to ship, say why, prove it, and release it."""
 
 from kfp import dsl
 
@@ -8,7 +8,9 @@ from collabopt.components.image import component
 @component
 def deployment_gate(
     baseline: dsl.Input[dsl.Model],
+    dataset: dsl.Input[dsl.Dataset],
     decision: dsl.Output[dsl.Artifact],
+    report: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
     ptq: dsl.Input[dsl.Model] = None,
     qat: dsl.Input[dsl.Model] = None,
@@ -20,19 +22,23 @@ def deployment_gate(
     cqat: dsl.Input[dsl.Model] = None,
     policy: str = "",
     model_name: str = "collabopt",
+    releases: str = "",
     parameters: dict = {},
 ):
-    """Pick the leaf to ship, say why, and register it.
+    """Pick the leaf to ship, say why, prove it, and release it.
 
     Args:
         baseline: Output of import_model; drops are measured against it.
+        dataset: Output of load_dataset; the winner's figure is reproduced on its test split before anything ships.
         ptq: A leaf to decide on; likewise the other leaves of the tree. Those left out were not built.
         policy: What qualifies and what to minimise, as YAML.
-        model_name: Name in the MLflow registry.
+        model_name: Name in the MLflow registry, and of the releases.
+        releases: Where releases are kept: `gs://bucket/prefix` or a directory; empty for the MLflow registry alone.
         parameters: The run's parameters, for the record.
 
     Returns:
-        decision: Directory with `decision.json`: a verdict and a reason for every leaf.
+        decision: Directory with `decision.json` (a verdict and a reason for every leaf) and the winner's model card.
+        report: What was compared and decided, as one page.
         metrics: The winner's scalars; empty when no leaf qualifies.
     """
     from collabopt.components.engine.stages import gate_stage
@@ -49,9 +55,12 @@ def deployment_gate(
     }
     gate_stage(
         baseline=baseline.path,
+        dataset=dataset.path,
         leaves={name: leaf.path for name, leaf in leaves.items() if leaf},
         policy=policy,
         output=decision.path,
+        report=report.path,
         model_name=model_name,
+        releases=releases,
         parameters=parameters,
     ).write_to(decision, metrics)

@@ -21,6 +21,7 @@ def configure_run(
     model: str,
     data: str,
     model_name: str,
+    releases: str,
     parameters: Mapping[str, object],
 ) -> dict[str, dict[str, object]]:
     """Validates policy, task, parameters and per-stage settings, and hands every stage its own overrides.
@@ -33,6 +34,7 @@ def configure_run(
         model: Source of the model, for the record.
         data: Source of the data, for the record.
         model_name: Name in the MLflow registry.
+        releases: Where releases are kept; empty for the MLflow registry alone.
         parameters: Pipeline parameters that set hyperparameters (see `bindings`).
 
     Returns:
@@ -42,11 +44,12 @@ def configure_run(
     Raises:
         CollaboptError: Something in it is unknown or illegal.
     """
+    from collabopt.components.engine.gate.champion import check_champion_is_kept
     from collabopt.components.engine.gate.policy import parse_policy
-    from collabopt.components.engine.gate.promotion import check_model_name
+    from collabopt.components.engine.release.names import check_model_name
 
     with stage_session(STAGE):
-        parse_policy(policy)
+        check_champion_is_kept(parse_policy(policy), releases)
         check_model_name(model_name)
         load_task(task)
         used = {stage: technique for stage, technique in stages.items() if technique}

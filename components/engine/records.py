@@ -21,6 +21,9 @@ SAMPLE_FILE = "sample.npz"
 # What the gate leaves in its directory; the model card only where something ships.
 GATE_FILES = (DECISION_FILE, HTML_FILE, *CARD_FILES, BASELINE_FILE, SAMPLE_FILE)
 
+# As many test samples a leaf's proof takes at most; whoever keeps samples to prove leaves on keeps as many.
+PROOF_SAMPLES = 256
+
 RecordType = TypeVar("RecordType", bound="StageRecord")
 
 
@@ -367,6 +370,15 @@ def read_stage_record(directory: str | Path) -> StageRecord:
         CollaboptError: The file is missing or not a stage record.
     """
     return _read(StageRecord, Path(directory) / STAGE_FILE)
+
+
+def read_baseline(path: str | Path) -> StageRecord:
+    """Reads the baseline's record that a gate has kept.
+
+    Raises:
+        CollaboptError: The file is missing or not a stage record.
+    """
+    return _read(StageRecord, Path(path))
 
 
 def read_leaf_report(directory: str | Path) -> LeafReport:

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from collabopt.components.engine.deployed.accelerators import DEFAULT_ACCELERATOR, Accelerator
 from collabopt.components.engine.errors import CollaboptError
 
 OpenUnit = Annotated[float, Field(gt=0, lt=1)]
@@ -107,11 +108,13 @@ class PostTrainingQuantizationSettings(Settings):
         palette: Where the parent is clustered per tensor: `tensor` gives every deployed tensor one palette, of no more
             values than clusters; `channel` scales every output channel by itself, which is finer, and splits the
             palette.
+        accelerator: Arm Ethos-U that the footprint of the file is estimated for.
         seed: Kept for a uniform interface; the calibration samples are the first of the split.
     """
 
     representative_samples: Count = 200
     palette: Palette = "tensor"
+    accelerator: Accelerator = DEFAULT_ACCELERATOR
     seed: Seed = 0
 
 
@@ -121,9 +124,11 @@ class QuantizationAwareTrainingSettings(TrainingSettings):
     Attributes:
         representative_samples: Samples of the calibration split that set the activation ranges, where some layer gets
             none from training.
+        accelerator: See `PostTrainingQuantizationSettings`.
     """
 
     representative_samples: Count = 200
+    accelerator: Accelerator = DEFAULT_ACCELERATOR
 
 
 class ClusterPreservingSettings(QuantizationAwareTrainingSettings):

@@ -15,6 +15,7 @@ def post_training_quantize(
     task: str = "collabopt.components.engine.training.classification:TASK",
     representative_samples: int = 200,
     palette: str = "tensor",
+    accelerator: str = "ethos-u55-128",
     seed: int = 0,
     overrides: dict = {},
 ):
@@ -30,6 +31,7 @@ def post_training_quantize(
         representative_samples: Samples of the calibration split that set the activation ranges.
         palette: `tensor` gives every deployed tensor one palette where the parent has one; `channel` scales every
             output channel by itself, which is finer, and splits the palette.
+        accelerator: Arm Ethos-U that the footprint of the file is estimated for, as `ethos-u55-128` or `ethos-u85-512`.
         seed: Kept for a uniform interface; calibration takes the first samples of its split.
         overrides: Hyperparameters by name that take precedence over the inputs above.
 
@@ -49,6 +51,7 @@ def post_training_quantize(
         settings={
             "representative_samples": representative_samples,
             "palette": palette,
+            "accelerator": accelerator,
             "seed": seed,
         },
         overrides=overrides,

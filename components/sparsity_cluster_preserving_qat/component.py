@@ -19,6 +19,7 @@ def sparsity_cluster_preserving_qat(
     optimizer: str = "adam",
     representative_samples: int = 200,
     palette: str = "tensor",
+    accelerator: str = "ethos-u55-128",
     seed: int = 0,
     overrides: dict = {},
 ):
@@ -39,6 +40,7 @@ def sparsity_cluster_preserving_qat(
             none from training.
         palette: `tensor` gives every deployed tensor one palette where the parent has one; `channel` scales every
             output channel by itself, which is finer, and splits the palette.
+        accelerator: Arm Ethos-U that the footprint of the file is estimated for, as `ethos-u55-128` or `ethos-u85-512`.
         seed: Seeds shuffling and initialisation; the same seed gives the same bytes.
         overrides: Hyperparameters by name that take precedence over the inputs above.
 
@@ -62,6 +64,7 @@ def sparsity_cluster_preserving_qat(
             "optimizer": optimizer,
             "representative_samples": representative_samples,
             "palette": palette,
+            "accelerator": accelerator,
             "seed": seed,
         },
         overrides=overrides,

@@ -18,6 +18,7 @@ def sparsity_preserving_qat(
     learning_rate: float = 1e-4,
     optimizer: str = "adam",
     representative_samples: int = 200,
+    accelerator: str = "ethos-u55-128",
     seed: int = 0,
     overrides: dict = {},
 ):
@@ -36,6 +37,7 @@ def sparsity_preserving_qat(
         optimizer: `adam`, `sgd`, `rmsprop` or `adamw`.
         representative_samples: Samples of the calibration split that set the activation ranges where some layer gets
             none from training.
+        accelerator: Arm Ethos-U that the footprint of the file is estimated for, as `ethos-u55-128` or `ethos-u85-512`.
         seed: Seeds shuffling and initialisation; the same seed gives the same bytes.
         overrides: Hyperparameters by name that take precedence over the inputs above.
 
@@ -58,6 +60,7 @@ def sparsity_preserving_qat(
             "learning_rate": learning_rate,
             "optimizer": optimizer,
             "representative_samples": representative_samples,
+            "accelerator": accelerator,
             "seed": seed,
         },
         overrides=overrides,

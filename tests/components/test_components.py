@@ -51,7 +51,7 @@ def test_the_task_defaults_to_classification(name):
 @pytest.mark.parametrize("name", ["assess_leaves", "deployment_gate"])
 def test_gate_takes_every_leaf_of_the_tree_and_nothing_else(name):
     artifacts = {key for key, spec in inputs_of(name).items() if spec.type.startswith("system.")}
-    assert artifacts == {ROOT, *(leaf.name for leaf in TREE.leaves())}
+    assert artifacts == {ROOT, "dataset", *(leaf.name for leaf in TREE.leaves())}
 
 
 def test_configure_has_an_output_for_everything_that_can_be_set():

@@ -28,11 +28,11 @@ class Run:
 
 @pytest.fixture(scope="session")
 def collabopt(tmp_path_factory):
-    """Runs `collabopt ARGUMENTS` in an empty directory, where its MLflow store will be too."""
+    """Runs `collabopt ARGUMENTS` in a directory, by default an empty one, where its MLflow store will be too."""
     cache = tmp_path_factory.mktemp("cache")
 
-    def run(*arguments: object) -> Run:
-        directory = tmp_path_factory.mktemp("run")
+    def run(*arguments: object, directory: Path | None = None) -> Run:
+        directory = directory or tmp_path_factory.mktemp("run")
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
         environment = {**kept, "COLLABOPT_CACHE": str(cache), "PYTHONPATH": str(TASKS), "TF_CPP_MIN_LOG_LEVEL": "2"}
         done = subprocess.run(

@@ -6,10 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from collabopt.components.engine.records import read_leaf_report
+from collabopt.components.engine.records import GATE_FILES, read_leaf_report
 from collabopt.pipelines.tree import ROOT, TREE
 
 QUICK = ["--param", "epochs=1", "--param", "qat_epochs=1"]
+LAX = "{figure: metric, max_drop: 0.2}"
 SETTING = ["--set", "pruned.learning_rate=0.002"]
 LEAVES = {leaf.name for leaf in TREE.leaves()}
 STANDARD = {leaf.name for leaf in TREE.standard().leaves()}
@@ -24,7 +25,7 @@ def exhaustive(collabopt):
 def strict(collabopt, tmp_path_factory):
     """No standard leaf is this small; clustering what has been pruned gets there."""
     policy = tmp_path_factory.mktemp("policy") / "strict.yaml"
-    policy.write_text("max_drop: 0.2\nmax_gzip_bytes: 12300\n")
+    policy.write_text(f"goals: [{LAX}, {{figure: gzip_bytes, threshold: 12300}}]\npriority: [gzip_bytes, metric]\n")
     return collabopt("run", "--example", "digits", "--pipeline", "staged", "--policy", policy, *QUICK, *SETTING)
 
 
@@ -44,7 +45,7 @@ def test_every_leaf_of_the_tree_is_built_and_judged(exhaustive):
 
 
 def test_output_holds_what_is_wanted_and_nothing_else(exhaustive):
-    assert {path.name for path in exhaustive.result.iterdir()} == {"leaves", "decision.json", "logs"}
+    assert {path.name for path in exhaustive.result.iterdir()} == {"leaves", "logs", *GATE_FILES}
     for leaf in LEAVES:
         files = {path.name for path in (exhaustive.result / "leaves" / leaf).iterdir()}
         assert files == {"model.tflite", "model.tflite.gz", "report.json", "model_data.cc", "model_data.h"}
@@ -135,7 +136,7 @@ def test_the_champion_in_the_registry_is_the_winner_and_predicts(exhaustive, tra
 
 def test_staged_stops_after_the_standard_pathway_when_it_suffices(collabopt, tmp_path):
     policy = tmp_path / "lax.yaml"
-    policy.write_text("max_drop: 0.2\n")
+    policy.write_text(f"goals: [{LAX}]\n")
     run = collabopt("run", "--example", "digits", "--pipeline", "staged", "--policy", policy, *QUICK)
     assert run.exit_code == 0, run.error
     assert set(reports_of(run)) == STANDARD
@@ -157,7 +158,7 @@ def test_the_same_seed_gives_the_same_bytes_in_another_pipeline(exhaustive, stri
 
 def test_no_leaf_qualifying_is_an_outcome_and_registers_nothing(collabopt, tracking, tmp_path):
     policy = tmp_path / "impossible.yaml"
-    policy.write_text("max_tflite_bytes: 100\n")
+    policy.write_text("goals: [{figure: tflite_bytes, threshold: 100}]\n")
     run = collabopt("run", "--example", "digits", "--pipeline", "quantization", "--policy", policy, *QUICK)
     assert run.exit_code == 0, run.error
     assert "no leaf qualifies" in run.output

@@ -123,7 +123,7 @@ def test_missing_and_unsupported_sources_are_refused(collabopt: Callable[..., tu
 
 def test_a_bad_policy_is_refused(collabopt: Callable[..., tuple[int, str, str]], tmp_path: Path):
     policy = tmp_path.parent / f"{tmp_path.name}.yaml"
-    policy.write_text("max_dropp: 0.1\n")
+    policy.write_text("goals: [{figure: metric, max_dropp: 0.1}]\n")
     refused(collabopt("run", "--example", "digits", "--policy", str(policy)), "max_dropp", str(policy))
 
 
@@ -187,7 +187,7 @@ def test_paths_are_made_absolute_and_the_policy_is_passed_as_text(
 
     (tmp_path / "m.keras").touch()
     (tmp_path / "my_task.py").touch()
-    (tmp_path / "policy.yaml").write_text("max_drop: 0.1\n")
+    (tmp_path / "policy.yaml").write_text("when_none_qualifies: fail\n")
     planned = preflight.plan_run(
         pipeline="pruning",
         model="m.keras",
@@ -200,7 +200,7 @@ def test_paths_are_made_absolute_and_the_policy_is_passed_as_text(
         "model": str(tmp_path / "m.keras"),
         "data": "gs://bucket/data",
         "task": "my_task:TASK",
-        "policy": "max_drop: 0.1\n",
+        "policy": "when_none_qualifies: fail\n",
         "settings": {},
     }
     shown = {stage.name: stage.parent for stage in planned.stages}

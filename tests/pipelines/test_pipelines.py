@@ -85,7 +85,7 @@ def test_exhaustive_mirrors_the_tree(tmp_path):
     for stage in TREE:
         parent = tasks[stage.name]["inputs"]["artifacts"]["parent"]["taskOutputArtifact"]["producerTask"]
         assert producers[parent] == stage.parent
-    assert STANDARD | COLLABORATIVE | {ROOT} == set(tasks["gate"]["inputs"]["artifacts"])
+    assert STANDARD | COLLABORATIVE | {ROOT, "dataset"} == set(tasks["gate"]["inputs"]["artifacts"])
 
 
 def test_staged_builds_the_collaborative_leaves_only_in_the_second_branch(tmp_path):
@@ -96,7 +96,8 @@ def test_staged_builds_the_collaborative_leaves_only_in_the_second_branch(tmp_pa
     assert not COLLABORATIVE & set(tasks_of(spec["root"]))
     conditions = [c for c in spec["components"].values() if "dag" in c and "gate" in tasks_of(c)]
     gates = sorted((tasks_of(c)["gate"]["inputs"]["artifacts"] for c in conditions), key=len)
-    assert [set(gate) for gate in gates] == [STANDARD | {ROOT}, STANDARD | COLLABORATIVE | {ROOT}]
+    around = {ROOT, "dataset"}
+    assert [set(gate) for gate in gates] == [STANDARD | around, STANDARD | COLLABORATIVE | around]
 
 
 @pytest.mark.parametrize(

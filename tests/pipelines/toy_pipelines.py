@@ -84,9 +84,7 @@ def toy_gate(decision: dsl.Output[dsl.Artifact], winner: str = ""):
             techniques=("post_training_quantize",),
             metric=0.92,
             drop=0.02,
-            tflite_bytes=20480,
-            gzip_bytes=10240,
-            zip_bytes=10250,
+            figures={"tflite_bytes": 20480, "gzip_bytes": 10240, "zip_bytes": 10250},
             sha256="0",
         )
         outcome = Decision(
@@ -158,6 +156,7 @@ def success(
     data: str = "",
     settings: dict = {},  # noqa: B006
     model_name: str = "ptq",
+    releases: str = "",
     content: str = "first",
     seconds: float = 0.0,
 ):
@@ -168,7 +167,7 @@ def success(
 
 
 @dsl.pipeline(name="toy-failing")
-def failing(model: str = "", data: str = "", settings: dict = {}, how: str = "message"):  # noqa: B006
+def failing(model: str = "", data: str = "", settings: dict = {}, releases: str = "", how: str = "message"):  # noqa: B006
     """A stage that succeeds, one that fails, one that is never reached."""
     pruned = toy_interior(stage="pruned", epochs=1)
     failed = toy_failure(stage="qat", how=how).after(pruned)
@@ -176,13 +175,13 @@ def failing(model: str = "", data: str = "", settings: dict = {}, how: str = "me
 
 
 @dsl.pipeline(name="toy-sleeping")
-def sleeping(model: str = "", data: str = "", settings: dict = {}):  # noqa: B006
+def sleeping(model: str = "", data: str = "", settings: dict = {}, releases: str = ""):  # noqa: B006
     """Sleeps for minutes."""
     toy_sleeper()
 
 
 @dsl.pipeline(name="toy-stubborn")
-def stubborn(model: str = "", data: str = "", settings: dict = {}):  # noqa: B006
+def stubborn(model: str = "", data: str = "", settings: dict = {}, releases: str = ""):  # noqa: B006
     """Sleeps for minutes and does not listen to SIGTERM."""
     toy_sleeper(stubborn=True)
 

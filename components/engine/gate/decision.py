@@ -1,17 +1,21 @@
 """Which leaf is shipped, and why not the others. No input, no output: figures in, verdicts out."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-from collabopt.components.engine.gate.policy import Policy
+from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.gate.figures import FIGURES, NPU, baseline_figures, figures_of, npu_gap
+from collabopt.components.engine.gate.goals import GoalResult, difference_in_words, judge_goal
+from collabopt.components.engine.gate.policy import Policy, check_directions
+from collabopt.components.engine.gate.selection import Axis, Candidate, Selection, axes_of, figures_in_words, select
 from collabopt.components.engine.records import LeafReport, StageRecord
 
-# 0.91 - 0.89 is 0.020000000000000018: a drop of exactly the limit must pass. No metric is measured this finely.
-DROP_TOLERANCE = 1e-9
 # Broken layers that a verdict names; the report lists them all.
 _LAYERS_NAMED = 3
+# Characters of a digest that tell files apart to the eye.
+_DIGEST_SHOWN = 12
 
 
 class _Frozen(BaseModel):
@@ -23,28 +27,34 @@ class Verdict(_Frozen):
 
     Attributes:
         leaf: Name of the leaf.
-        qualified: Whether it may be shipped.
-        reason: One sentence with the figures that decided.
+        qualified: Whether it may be shipped: the contract holds and every goal is met.
+        reason: Why it wins, loses or may not be shipped, with the figures that decided; several reasons are joined
+            by `;`.
+        on_front: Whether it is qualified and no other qualified leaf dominates it.
+        dominated_by: A leaf on the front that is as good in everything and better in something; None where there is
+            none, and for leaves that do not qualify.
+        goals: What became of every goal, in the policy's order.
         pathway: `standard` or `collaborative`.
         techniques: Techniques from the baseline to the leaf.
         metric: Value of the deciding metric on the test split; None where it is missing or not finite.
         drop: How much worse than the baseline that is, negative when better; None as for `metric`.
-        tflite_bytes: Size of the file.
-        gzip_bytes: Size after gzip -9.
-        zip_bytes: Size after ZIP deflate.
+        figures: Every finite figure of the leaf; those on an NPU other than the policy's are left out.
+        accelerator: The NPU that the figures on the NPU are for; None where there are none.
         sha256: Digest of the file.
     """
 
     leaf: str
     qualified: bool
     reason: str
+    on_front: bool = False
+    dominated_by: str | None = None
+    goals: tuple[GoalResult, ...] = ()
     pathway: str
     techniques: tuple[str, ...]
     metric: float | None
     drop: float | None
-    tflite_bytes: int
-    gzip_bytes: int
-    zip_bytes: int
+    figures: dict[str, FiniteFloat] = Field(default_factory=dict)
+    accelerator: str | None = None
     sha256: str
 
 
@@ -57,6 +67,7 @@ class Baseline(_Frozen):
         higher_is_better: Its direction.
         value: Its value for the fp32 baseline on the test split; None where it is not finite.
         dataset_digest: SHA-256 of the dataset's content.
+        figures: Every finite figure of the baseline: the task's metrics, and the sizes of its float `.tflite`.
     """
 
     stage: str
@@ -64,6 +75,25 @@ class Baseline(_Frozen):
     higher_is_better: bool
     value: float | None
     dataset_digest: str
+    figures: dict[str, FiniteFloat] = Field(default_factory=dict)
+
+
+class Champion(_Frozen):
+    """The leaf that is shipped until now.
+
+    Attributes:
+        sha256: Digest of the file.
+        leaf: Name under which it won.
+        figures: Its finite figures, as its verdict had them.
+        accelerator: The NPU that the figures on the NPU are for; None where that is not known, and not checked.
+        dataset_digest: Dataset that its metrics were measured on; None where that is not known, and not checked.
+    """
+
+    sha256: str
+    leaf: str
+    figures: dict[str, FiniteFloat]
+    accelerator: str | None = None
+    dataset_digest: str | None = None
 
 
 class Decision(_Frozen):
@@ -73,35 +103,60 @@ class Decision(_Frozen):
         schema_version: Version of this layout.
         policy: The policy that was applied.
         baseline: What the leaves were compared with.
+        champion: What else they were compared with; None where there was none yet.
         winner: Name of the leaf to ship; None when none qualifies.
         winner_sha256: Digest of its file; None without a winner.
         outcome: One sentence that says what was decided and why.
         verdicts: One per leaf, by name.
     """
 
-    schema_version: int = 1
+    schema_version: int = 2
     policy: Policy
     baseline: Baseline
+    champion: Champion | None = None
     winner: str | None
     winner_sha256: str | None
     outcome: str
     verdicts: tuple[Verdict, ...]
 
+    @property
+    def failed(self) -> bool:
+        """Whether the policy wants the run to fail over it."""
+        return self.winner is None and self.policy.when_none_qualifies == "fail"
 
-def decide(baseline: StageRecord, leaves: Mapping[str, LeafReport], policy: Policy) -> Decision:
+
+def decide(
+    baseline: StageRecord,
+    leaves: Mapping[str, LeafReport],
+    policy: Policy,
+    champion: Champion | None = None,
+    withdrawn: Collection[str] = (),
+) -> Decision:
     """Judges every leaf and picks the one to ship.
 
-    Of the leaves within the policy's limits the smallest wins; of equally small ones that with the smaller drop, then
-    the first by name. The order of `leaves` does not matter.
+    A leaf qualifies when it is comparable, keeps its contract, was not rolled back and meets every goal. Of those the
+    policy's priority picks one; see `select`. The order of `leaves` does not matter.
 
     Args:
         baseline: Record of the fp32 baseline.
         leaves: Name of a leaf -> its report.
-        policy: Limits, and what to minimize.
+        policy: Goals and priority.
+        champion: The leaf that is shipped until now; None for none, which meets every goal against it.
+        withdrawn: Digests of files that were rolled back and must not be shipped again.
+
+    Raises:
+        CollaboptError: The policy contradicts the task, or ranks figures of several NPUs.
     """
-    verdicts = tuple(_judge(name, leaves[name], baseline, policy) for name in sorted(leaves))
-    qualified = [verdict for verdict in verdicts if verdict.qualified]
-    winner = min(qualified, key=lambda verdict: _rank(verdict, policy), default=None)
+    check_directions(policy, baseline.metric)
+    _check_one_npu(leaves, policy)
+    known = baseline_figures(baseline)
+    references = {"baseline": known, "champion": _champion_figures(champion, leaves, baseline, policy)}
+    judged = [_judge(name, leaves[name], baseline, policy, references, withdrawn) for name in sorted(leaves)]
+    candidates = [Candidate(each.leaf, each.figures, len(each.techniques)) for each in judged if each.qualified]
+    axes = axes_of(policy, baseline.metric)
+    selection = select(candidates, axes, baseline.metric)
+    verdicts = tuple(_placed(verdict, selection) for verdict in judged)
+    winner = next((verdict for verdict in verdicts if verdict.leaf == selection.winner), None)
     return Decision(
         policy=policy,
         baseline=Baseline(
@@ -110,39 +165,105 @@ def decide(baseline: StageRecord, leaves: Mapping[str, LeafReport], policy: Poli
             higher_is_better=baseline.metric.higher_is_better,
             value=_finite(baseline.metric.baseline),
             dataset_digest=baseline.dataset_digest,
+            figures=known,
         ),
+        champion=champion,
         winner=winner.leaf if winner else None,
         winner_sha256=winner.sha256 if winner else None,
-        outcome=_outcome(winner, qualified, verdicts, policy),
+        outcome=_outcome(winner, verdicts, axes, baseline.metric.name, champion, policy),
         verdicts=verdicts,
     )
 
 
 def assess(leaves: Mapping[str, LeafReport], baseline: StageRecord, policy: Policy) -> bool:
-    """Whether any leaf qualifies, for pipelines that grow further branches only if none does."""
+    """Whether any leaf qualifies, for pipelines that grow further branches only if none does.
+
+    Goals against the champion count as met: here nobody knows it.
+    """
     return decide(baseline, leaves, policy).winner is not None
 
 
-def _judge(name: str, report: LeafReport, baseline: StageRecord, policy: Policy) -> Verdict:
-    value = _finite(report.metrics.get(baseline.metric.name))
-    drop = None if value is None else _finite(baseline.metric.drop(value))
-    refusals = [refusal for check in CHECKS if (refusal := check(report, baseline, policy))]
+def _judge(
+    name: str,
+    report: LeafReport,
+    baseline: StageRecord,
+    policy: Policy,
+    references: Mapping[str, Mapping[str, float] | None],
+    withdrawn: Collection[str],
+) -> Verdict:
+    metric, figures = baseline.metric, figures_of(report, policy.accelerator)
+    value = _finite(report.metrics.get(metric.name))
+    refusals = [refusal for check in CHECKS if (refusal := check(report, baseline))]
+    if report.deployed.sha256 in withdrawn:
+        refusals.append(f"it was rolled back: a file of digest {report.deployed.sha256[:_DIGEST_SHOWN]} is withdrawn")
+    no_npu = npu_gap(report, policy.accelerator)
+    goals = tuple(judge_goal(goal, metric, figures, references, no_npu) for goal in policy.goals)
+    # That the deciding metric is missing has been said by then.
+    missed = [goal.reason for goal in goals if not goal.met and (value is not None or goal.figure != metric.name)]
     return Verdict(
         leaf=name,
-        qualified=not refusals,
-        reason="; ".join(refusals) if refusals else f"within every limit: {_drop_in_words(drop)}, {_sizes(report)}",
+        qualified=not refusals and all(goal.met for goal in goals),
+        reason="; ".join(refusals + missed),
+        goals=goals,
         pathway=report.pathway,
         techniques=tuple(step.technique for step in report.lineage),
         metric=value,
-        drop=drop,
-        tflite_bytes=report.deployed.tflite_bytes,
-        gzip_bytes=report.deployed.gzip_bytes,
-        zip_bytes=report.deployed.zip_bytes,
+        drop=None if value is None else _finite(metric.drop(value)),
+        figures=figures,
+        accelerator=report.footprint.npu.accelerator if report.footprint is not None and not no_npu else None,
         sha256=report.deployed.sha256,
     )
 
 
-def _refuse_incomparable(report: LeafReport, baseline: StageRecord, policy: Policy) -> str | None:
+def _placed(verdict: Verdict, selection: Selection) -> Verdict:
+    if not verdict.qualified:
+        return verdict
+    place = {
+        "reason": f"every goal is met; {selection.reasons[verdict.leaf]}",
+        "on_front": verdict.leaf not in selection.dominated,
+        "dominated_by": selection.dominated.get(verdict.leaf),
+    }
+    return verdict.model_copy(update=place)
+
+
+def _check_one_npu(leaves: Mapping[str, LeafReport], policy: Policy) -> None:
+    named = {goal.figure for goal in policy.goals} | {preference.figure for preference in policy.priority}
+    if not any(name.startswith(NPU) for name in named):
+        return
+    measured = [leaf.footprint.npu for leaf in leaves.values() if leaf.footprint is not None]
+    targets = sorted(
+        {
+            f"{npu.accelerator} ({npu.system_config}, {npu.memory_mode})"
+            for npu in measured
+            if policy.accelerator in (None, npu.accelerator)
+        }
+    )
+    if len(targets) > 1:
+        raise CollaboptError(
+            f"the policy names figures on the NPU, but the leaves were measured for several: {', '.join(targets)}",
+            where="policy and footprints",
+            todo="name one as `accelerator` in the policy, or measure all leaves for the same",
+        )
+
+
+def _champion_figures(
+    champion: Champion | None, leaves: Mapping[str, LeafReport], baseline: StageRecord, policy: Policy
+) -> dict[str, float] | None:
+    """What of the champion's figures can be compared; None without a champion."""
+    if champion is None:
+        return None
+    measured = {leaf.footprint.npu.accelerator for leaf in leaves.values() if leaf.footprint is not None}
+    wanted = {policy.accelerator} if policy.accelerator else measured
+    other_npu = champion.accelerator is not None and champion.accelerator not in wanted
+    other_data = champion.dataset_digest not in (None, baseline.dataset_digest)
+    return {
+        name: value
+        for name, value in champion.figures.items()
+        if not (other_npu and name.startswith(NPU)) and not (other_data and name not in FIGURES)
+    }
+
+
+def _refuse_incomparable(report: LeafReport, baseline: StageRecord) -> str | None:
     if report.dataset_digest != baseline.dataset_digest:
         return "it was measured on another dataset than the baseline"
     if (report.metric.name, report.metric.higher_is_better) != (baseline.metric.name, baseline.metric.higher_is_better):
@@ -154,7 +275,7 @@ def _refuse_incomparable(report: LeafReport, baseline: StageRecord, policy: Poli
     return None
 
 
-def _refuse_broken(report: LeafReport, baseline: StageRecord, policy: Policy) -> str | None:
+def _refuse_broken(report: LeafReport, baseline: StageRecord) -> str | None:
     broken = report.contract.broken
     if not broken:
         return None
@@ -163,67 +284,43 @@ def _refuse_broken(report: LeafReport, baseline: StageRecord, policy: Policy) ->
     return f"broken: the file does not keep what its ancestors won ({named}{more})"
 
 
-def _refuse_drop(report: LeafReport, baseline: StageRecord, policy: Policy) -> str | None:
+def _refuse_unmeasured(report: LeafReport, baseline: StageRecord) -> str | None:
     name = baseline.metric.name
     if name not in report.metrics:
         return f"it reports no '{name}'"
     value = report.metrics[name]
     if not math.isfinite(value) or not math.isfinite(baseline.metric.baseline):
         return f"'{name}' is {value} and {baseline.metric.baseline} in the baseline, which cannot be compared"
-    drop = baseline.metric.drop(value)
-    if drop <= policy.max_drop + DROP_TOLERANCE:
-        return None
-    return f"'{name}' is {value:.4f}, {drop:.4f} worse than the baseline; accepted are {policy.max_drop:g}"
+    return None
 
 
-def _refuse_tflite_bytes(report: LeafReport, baseline: StageRecord, policy: Policy) -> str | None:
-    return _refuse_size(".tflite file", report.deployed.tflite_bytes, policy.max_tflite_bytes)
-
-
-def _refuse_gzip_bytes(report: LeafReport, baseline: StageRecord, policy: Policy) -> str | None:
-    return _refuse_size("gzipped file", report.deployed.gzip_bytes, policy.max_gzip_bytes)
-
-
-def _refuse_size(what: str, size_bytes: int, limit_bytes: int | None) -> str | None:
-    if limit_bytes is None or size_bytes <= limit_bytes:
-        return None
-    return f"the {what} has {size_bytes:,} bytes; accepted are {limit_bytes:,}"
-
-
-# (report, baseline, policy) -> why the leaf may not be shipped, None if it may. A leaf must pass all of them.
-CHECKS: tuple[Callable[[LeafReport, StageRecord, Policy], str | None], ...] = (
+# (report, baseline) -> why the leaf may not be shipped whatever the policy says, None if it may.
+CHECKS: tuple[Callable[[LeafReport, StageRecord], str | None], ...] = (
     _refuse_incomparable,
     _refuse_broken,
-    _refuse_drop,
-    _refuse_tflite_bytes,
-    _refuse_gzip_bytes,
+    _refuse_unmeasured,
 )
 
 
-def _rank(verdict: Verdict, policy: Policy) -> tuple[int, float, str]:
-    drop = math.inf if verdict.drop is None else verdict.drop
-    return getattr(verdict, policy.minimize), drop, verdict.leaf
-
-
-def _outcome(winner: Verdict | None, qualified: list[Verdict], verdicts: tuple[Verdict, ...], policy: Policy) -> str:
+def _outcome(
+    winner: Verdict | None,
+    verdicts: Sequence[Verdict],
+    axes: Sequence[Axis],
+    metric: str,
+    champion: Champion | None,
+    policy: Policy,
+) -> str:
     if winner is None:
-        return f"none of {len(verdicts)} leaves qualifies; nothing is shipped"
+        stays = f"; '{champion.leaf}' stays the champion" if champion else ""
+        fails = "; the policy lets the run fail over it" if policy.when_none_qualifies == "fail" else ""
+        return f"none of {len(verdicts)} leaves qualifies; nothing is shipped{stays}{fails}"
+    qualified = sum(verdict.qualified for verdict in verdicts)
+    what = "stays the champion" if champion and champion.sha256 == winner.sha256 else "is shipped"
     return (
-        f"'{winner.leaf}' is shipped: of {len(qualified)} qualified leaves ({len(verdicts)} in all) it has the least "
-        f"{policy.minimize} ({getattr(winner, policy.minimize):,}), {_drop_in_words(winner.drop)}"
+        f"'{winner.leaf}' {what}: of {qualified} qualified leaves ({len(verdicts)} in all) it is the best by "
+        f"{figures_in_words(winner.figures, axes)}; {metric} is "
+        f"{difference_in_words(metric, -(winner.drop or 0.0), 'baseline')}"
     )
-
-
-def _drop_in_words(drop: float | None) -> str:
-    if drop is None:
-        return "drop unknown"
-    return (
-        f"{abs(drop):.4f} {'worse' if drop > 0 else 'better'} than the baseline" if drop else "as good as the baseline"
-    )
-
-
-def _sizes(report: LeafReport) -> str:
-    return f"{report.deployed.tflite_bytes:,} bytes, {report.deployed.gzip_bytes:,} gzipped"
 
 
 def _finite(value: float | None) -> float | None:

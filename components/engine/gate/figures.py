@@ -39,32 +39,61 @@ FIGURES: dict[str, Figure] = {
     "npu_flash_bytes": Figure("off-chip flash on the NPU", "B"),
     "npu_weight_bytes": Figure("weights as the NPU reads them", "B"),
     "npu_macs": Figure("multiply-accumulates on the NPU", ""),
+    "npu_cpu_operators": Figure("operators that the NPU leaves to the CPU, whose time npu_latency_ms lacks", ""),
     "host_latency_ms": Figure("one inference by LiteRT on the stage's machine, median", "ms", tells_apart=False),
 }
 
+# What the names of figures on the NPU begin with.
+NPU = "npu_"
+# Taken from the footprint alone, which says what NPU they are for, even where a stage logs them as metrics too.
+_OF_FOOTPRINT = {"activation_bytes", "host_latency_ms", *(name for name in FIGURES if name.startswith(NPU))}
+_COUNTS = ("float_operators", "npu_macs", "npu_cpu_operators")
 
-def figures_of(report: LeafReport) -> dict[str, float]:
+
+def figures_of(report: LeafReport, accelerator: str | None = None) -> dict[str, float]:
     """Everything finite that a leaf's report says in numbers: the task's metrics, and `FIGURES`.
 
     What is not known or not finite is left out, never zero.
+
+    Args:
+        report: What the leaf says of itself.
+        accelerator: The NPU that figures are wanted for: those for any other are left out. None for the one that the
+            leaf was measured on.
     """
     deployed = report.deployed
-    figures: dict[str, float | None] = dict(report.metrics)
-    for name in ("tflite_bytes", "gzip_bytes", "zip_bytes", "packed_bytes", "weight_entropy_bytes"):
+    figures: dict[str, float | None] = {
+        name: value for name, value in report.metrics.items() if name not in _OF_FOOTPRINT
+    }
+    for name in ("tflite_bytes", "gzip_bytes", "zip_bytes"):
         figures[name] = getattr(deployed, name)
+    # Both are 0 where nothing was packed or no weights were found.
+    figures["packed_bytes"] = deployed.packed_bytes or None
+    figures["weight_entropy_bytes"] = deployed.weight_entropy_bytes if deployed.weights else None
     figures["float_operators"] = len(deployed.float_operators)
     if report.footprint is not None:
         npu = report.footprint.npu
         figures["activation_bytes"] = report.footprint.activation_bytes
-        for name in ("latency_ms", "sram_bytes", "flash_bytes", "weight_bytes", "macs"):
-            figures[f"npu_{name}"] = getattr(npu, name)
+        if accelerator in (None, npu.accelerator):
+            for name in ("latency_ms", "sram_bytes", "flash_bytes", "weight_bytes", "macs"):
+                figures[f"{NPU}{name}"] = getattr(npu, name)
+            figures["npu_cpu_operators"] = npu.cpu_operators if npu.supported else None
         figures["host_latency_ms"] = next((host.median_ms for host in report.footprint.host if host.supported), None)
     return _finite(figures)
 
 
+def npu_gap(report: LeafReport, accelerator: str | None = None) -> str:
+    """Why `figures_of` has no figures on the NPU; "" where it has."""
+    if report.footprint is None:
+        return "no footprint was measured"
+    npu = report.footprint.npu
+    if accelerator not in (None, npu.accelerator):
+        return f"the leaf was measured for {npu.accelerator}, the policy wants {accelerator}"
+    return "" if npu.supported else npu.reason or "the NPU takes none of its operators"
+
+
 def baseline_figures(record: StageRecord) -> dict[str, float]:
     """The figures of the fp32 baseline: the task's metrics and the sizes of its float `.tflite`."""
-    return _finite(record.metrics)
+    return _finite({**record.metrics, record.metric.name: record.metric.baseline})
 
 
 def higher_is_better(name: str, metric: MetricOfRecord) -> bool | None:
@@ -72,6 +101,16 @@ def higher_is_better(name: str, metric: MetricOfRecord) -> bool | None:
     if name == metric.name:
         return metric.higher_is_better
     return FIGURES[name].higher_is_better if name in FIGURES else None
+
+
+def in_words(name: str, value: float) -> str:
+    """A value of a figure with its unit, short enough for a sentence."""
+    unit = FIGURES[name].unit if name in FIGURES else ""
+    if unit == "B" or name in _COUNTS:
+        return f"{value:,.0f} {unit}".rstrip()
+    if unit:
+        return f"{value:.4g} {unit}"
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.4g}"
 
 
 def _finite(figures: Mapping[str, float | None]) -> dict[str, float]:

@@ -1,34 +1,204 @@
-"""What a leaf must keep to be shipped, and what is then minimized: a few lines of YAML, checked up front."""
+"""What a leaf must keep to be shipped, and what is then preferred: a few lines of YAML, checked up front."""
 
+import difflib
+import reprlib
+from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, NoReturn, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
 
+from collabopt.components.engine.deployed.accelerators import Accelerator
 from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.gate.amounts import Amount, Number
+from collabopt.components.engine.gate.figures import FIGURES
+from collabopt.components.engine.gate.yaml_lines import line_of, read_yaml
+from collabopt.components.engine.records import MetricOfRecord
 
-Bytes = Annotated[int, Field(gt=0)]
+METRIC = "metric"
+Kind = Literal["threshold", "max_drop", "max_ratio", "min_improvement"]
+Against = Literal["baseline", "champion"]
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+# What an alias repeats can be large beyond measure.
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
+_EXAMPLE_LINE = "when_none_qualifies: keep"
 
 
-class Policy(BaseModel):
-    """Limits on the leaves and the figure that decides between those within them.
+def _list_as_tuple(value: object) -> object:
+    """YAML's sets, which have no order, stay what they are and are refused."""
+    return tuple(value) if isinstance(value, list) else value
 
-    Attributes:
-        max_drop: Largest accepted loss of the task's metric against the fp32 baseline, in the metric's own unit (0.02
-            is two points of an accuracy between 0 and 1); 0 accepts no loss at all.
-        max_tflite_bytes: Largest accepted size of the `.tflite` file; null for no limit.
-        max_gzip_bytes: Largest accepted size of the file after gzip -9; null for no limit.
-        minimize: Of the leaves within the limits, the one with the least of this is shipped.
-    """
 
+def _is_higher_better(figure: str, given: bool | None) -> bool | None:
+    return FIGURES[figure].higher_is_better if figure in FIGURES else given
+
+
+def _check_direction(figure: str, given: bool | None) -> None:
+    if figure == METRIC and given is not None:
+        _refuse("the task says which way its deciding metric is better; leave it out", "higher_is_better")
+    if figure in FIGURES and given not in (None, FIGURES[figure].higher_is_better):
+        _refuse(f"of '{figure}' {'more' if not given else 'less'} is better; leave it out", "higher_is_better")
+    if figure != METRIC and figure not in FIGURES and given is None:
+        close = difflib.get_close_matches(figure, [METRIC, *FIGURES], n=1)
+        hint = f" (did you mean '{close[0]}'?)" if close else ""
+        _refuse(
+            f"is no figure that every leaf has{hint}; if it is another metric of the task, say higher_is_better: true "
+            "or false",
+            "figure",
+        )
+
+
+def _refuse(message: str, *at: str | int) -> NoReturn:
+    """Ends a validation, leading to the key `at`, which lies in what is validated."""
+    raise PydanticCustomError("policy", "{message}", {"message": message, "at": at})
+
+
+class _Checked(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    max_drop: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.02
-    max_tflite_bytes: Bytes | None = None
-    max_gzip_bytes: Bytes | None = None
-    minimize: Literal["tflite_bytes", "gzip_bytes", "zip_bytes"] = "gzip_bytes"
+
+class _OfFigure(_Checked):
+    figure: str = Field(
+        min_length=1,
+        description="`metric` for the task's deciding metric, another metric of the task, or one of: "
+        + ", ".join(FIGURES),
+    )
+    higher_is_better: bool | None = Field(
+        default=None,
+        description="Which way the figure is better. Needed for other metrics of the task than the deciding one.",
+    )
+
+
+class Goal(_OfFigure):
+    """One limit that a leaf must keep. Exactly one of `threshold`, `max_drop`, `max_ratio` and `min_improvement`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [{"required": [kind], "properties": {kind: {"not": {"type": "null"}}}} for kind in KINDS]
+        }
+    )
+
+    threshold: Number | None = Field(
+        default=None, description="The most of a figure that is better low, the least of one that is better high."
+    )
+    max_drop: Amount | None = Field(
+        default=None, description="How much worse than the reference it may be: in its own unit, or as 2% of it."
+    )
+    max_ratio: Number | None = Field(
+        default=None, description="The most it may be as a multiple of the reference; for figures that are better low."
+    )
+    min_improvement: Amount | None = Field(
+        default=None, description="How much better than the reference it must be: in its own unit, or as 5% of it."
+    )
+    against: Against | None = Field(
+        default=None,
+        description="The reference: the fp32 `baseline`, which is the default, or the `champion`, the leaf that is "
+        "shipped now. Not for `threshold`.",
+    )
+
+    @model_validator(mode="after")
+    def _is_one_goal(self) -> "Goal":
+        given = [kind for kind in KINDS if getattr(self, kind) is not None]
+        if len(given) != 1:
+            _refuse(f"give exactly one of {', '.join(KINDS)}, not {' and '.join(given) or 'none'}", *given[1:2])
+        if self.threshold is not None and self.against is not None:
+            _refuse("a threshold is compared with nothing; leave `against` out", "against")
+        _check_direction(self.figure, self.higher_is_better)
+        if self.max_ratio is not None and _is_higher_better(self.figure, self.higher_is_better) is not False:
+            _refuse("max_ratio is for figures that are better low; write max_drop, which may be a share", "max_ratio")
+        if self.threshold is None and self.figure in FIGURES and not FIGURES[self.figure].tells_apart:
+            _refuse(f"'{self.figure}' compares machines, not leaves; only a threshold makes sense", self.kind)
+        return self
+
+    @property
+    def kind(self) -> Kind:
+        """Which of the four it is."""
+        return next(kind for kind in KINDS if getattr(self, kind) is not None)
+
+    @property
+    def limit(self) -> float | str:
+        """The number, or the share as text, that its kind gives."""
+        limit: float | str = getattr(self, self.kind)
+        return limit
+
+    @property
+    def reference(self) -> Against | None:
+        """What is compared with; None for a threshold."""
+        return None if self.kind == "threshold" else self.against or "baseline"
+
+
+class Preference(_OfFigure):
+    """A figure by which leaves are ranked."""
+
+    within: Amount = Field(
+        default=0.0,
+        description="Leaves that come this close to the best count as equal, so that the next figure decides.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: object) -> object:
+        return {"figure": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _ranks(self) -> "Preference":
+        _check_direction(self.figure, self.higher_is_better)
+        if self.figure in FIGURES and not FIGURES[self.figure].tells_apart:
+            _refuse(
+                f"'{self.figure}' cannot rank leaves: they differ in weights, not in work, and what differs is noise",
+                "figure",
+            )
+        return self
+
+
+class _NameOrObject:
+    """In the schema, a preference may be written as its figure alone."""
+
+    def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> dict[str, Any]:
+        return {"anyOf": [{"type": "string"}, handler(core_schema)]}
+
+
+class Policy(_Checked):
+    """What qualifies a leaf, which of the qualified ones is shipped, and what happens when there is none."""
+
+    accelerator: Accelerator | None = Field(
+        default=None, description="The NPU that npu_* figures are for; null for the one the leaves were measured on."
+    )
+    goals: Annotated[tuple[Goal, ...], BeforeValidator(_list_as_tuple)] = Field(
+        default=(Goal(figure=METRIC, max_drop=0.02),), description="What a leaf must keep; all of it."
+    )
+    priority: Annotated[tuple[Annotated[Preference, _NameOrObject()], ...], BeforeValidator(_list_as_tuple)] = Field(
+        default=(Preference(figure="packed_bytes"), Preference(figure=METRIC)),
+        description="The leaf that is best in the first is shipped; of equally good ones the best in the second, etc.",
+        json_schema_extra={"minItems": 1},
+    )
+    when_none_qualifies: Literal["keep", "fail"] = Field(
+        default="keep", description="`keep` leaves the champion as it is and ends well; `fail` also ends the run."
+    )
+
+    @field_validator("priority")
+    @classmethod
+    def _each_once(cls, priority: tuple[Preference, ...]) -> tuple[Preference, ...]:
+        if not priority:
+            _refuse("must name at least one figure")
+        seen: set[str] = set()
+        for number, preference in enumerate(priority):
+            if preference.figure in seen:
+                _refuse(f"'{preference.figure}' is there twice", number)
+            seen.add(preference.figure)
+        return priority
 
 
 def parse_policy(text: str) -> Policy:
@@ -36,10 +206,10 @@ def parse_policy(text: str) -> Policy:
 
     Args:
         text: YAML; empty for the default policy, which accepts a drop of 0.02 and ships the leaf that is smallest
-            after gzip.
+            when packed.
 
     Raises:
-        CollaboptError: It is not a valid policy; the message names keys and lines.
+        CollaboptError: It is not a valid policy; the message names keys, lines and what is legal.
     """
     return _parse(text, "policy")
 
@@ -55,68 +225,89 @@ def read_policy(path: str | Path) -> Policy:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         raise CollaboptError(
-            f"the policy cannot be read: {reason}", where=str(path), todo="pass a YAML file"
+            f"the policy cannot be read: {reason}",
+            where=str(path),
+            todo=f"pass a YAML file; there are examples to begin with: {', '.join(example_policies())}",
         ) from error
     return _parse(text, str(path))
 
 
-def _parse(text: str, source: str) -> Policy:
-    try:
-        lines = _lines_of_keys(text, source)
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or str(error)
-        raise CollaboptError(
-            f"the policy is not valid YAML: {problem}",
-            where=_at(source, mark.line + 1 if mark else None),
-            todo="write one `key: value` per line, for example `max_drop: 0.02`",
-        ) from error
-    try:
-        return Policy.model_validate(values or {})
-    except ValidationError as error:
-        problems = [_problem(detail, lines) for detail in error.errors()]
-        raise CollaboptError(
-            f"the policy is not valid: {'; '.join(problems)}",
-            where=source,
-            todo=f"keys of a policy: {', '.join(Policy.model_fields)}",
-        ) from error
+def example_policies() -> dict[str, str]:
+    """The policies that are shipped, ready to be used or copied: name -> YAML."""
+    folder = files("collabopt.components.engine.gate") / "policies"
+    found = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".yaml")), key=lambda entry: entry.name)
+    return {entry.name.removesuffix(".yaml"): entry.read_text(encoding="utf-8") for entry in found}
 
 
-def _lines_of_keys(text: str, source: str) -> dict[str, int]:
-    """Line of every key, counted from 1; refuses what YAML would accept: another shape, a key given twice."""
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    if root is None or root.tag == "tag:yaml.org,2002:null":
-        return {}
-    if not isinstance(root, yaml.MappingNode):
-        raise CollaboptError(
-            "the policy must map keys to values",
-            where=_at(source, root.start_mark.line + 1),
-            todo="write one `key: value` per line, for example `max_drop: 0.02`",
-        )
-    lines: dict[str, int] = {}
-    for key, _ in root.value:
-        line = key.start_mark.line + 1
-        name = str(key.value)
-        if name in lines:
+def policy_schema() -> dict[str, Any]:
+    """The JSON schema of a policy, for editors and other programs."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Policy.model_json_schema()}
+
+
+def check_directions(policy: Policy, metric: MetricOfRecord) -> None:
+    """Refuses a policy that says the opposite of the task about the deciding metric.
+
+    Raises:
+        CollaboptError: It calls a figure better high that the task wants low, or the other way round.
+    """
+    entries: tuple[Goal | Preference, ...] = (*policy.goals, *policy.priority)
+    for entry in entries:
+        if entry.figure == metric.name and entry.higher_is_better not in (None, metric.higher_is_better):
             raise CollaboptError(
-                f"the policy gives '{name}' twice (lines {lines[name]} and {line})",
-                where=source,
-                todo="keep one of them",
+                f"the policy says higher_is_better: {str(entry.higher_is_better).lower()} of '{metric.name}', "
+                "the task says the opposite",
+                where="policy",
+                todo=f"write `figure: {METRIC}` for the task's deciding metric",
             )
-        lines[name] = line
-    return lines
 
 
-def _problem(detail: ErrorDetails, lines: dict[str, int]) -> str:
-    name = str(detail["loc"][0])
-    line = f" (line {lines[name]})" if name in lines else ""
-    if detail["type"] == "extra_forbidden":
-        return f"unknown key '{name}'{line}"
-    given = detail["input"]
-    hint = ", not text" if isinstance(given, str) and name.startswith("max_") else ""
-    return f"{name}: {given!r}{line}: {detail['msg']}{hint}"
+def _parse(text: str, source: str) -> Policy:
+    values, lines = read_yaml(text, source, "the policy", _EXAMPLE_LINE)
+    try:
+        return Policy.model_validate(values)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        problems = [_problem(detail, lines) for detail in details]
+        raise CollaboptError(
+            f"the policy is not valid: {'; '.join(dict.fromkeys(problems))}",
+            where=source,
+            todo=_legal({str(part) for detail in details for part in _path(detail)}),
+        ) from error
 
 
-def _at(source: str, line: int | None) -> str:
-    return source if line is None else f"{source}, line {line}"
+def _path(detail: ErrorDetails) -> tuple[str | int, ...]:
+    return (*detail["loc"], *detail.get("ctx", {}).get("at", ()))
+
+
+def _problem(detail: ErrorDetails, lines: Mapping[tuple[str, ...], int]) -> str:
+    path = _path(detail)
+    number = line_of(path, lines)
+    line = f" (line {number})" if number else ""
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+    if detail["type"] in ("extra_forbidden", "invalid_key"):
+        return f"unknown key '{path[-1]}'{line}"
+    if detail["type"] == "missing":
+        return f"{key} is missing{line}"
+    message = "must be a list" if detail["type"] == "tuple_type" else detail["msg"]
+    if detail["type"] == "model_type":
+        message = "must map keys to values"
+    return f"{key}: {_given(detail)}{line}: {message}"
+
+
+def _given(detail: ErrorDetails) -> str:
+    value = detail["input"]
+    for part in detail.get("ctx", {}).get("at", ()):
+        # A preference may be given as its figure alone.
+        value = value if isinstance(value, str) else value[part]
+    return _SHORT.repr(list(value) if isinstance(value, tuple) else value)
+
+
+def _legal(touched: set[str]) -> str:
+    legal = [f"keys of a policy: {', '.join(Policy.model_fields)}"]
+    if "goals" in touched:
+        legal.append(f"of a goal: {', '.join(Goal.model_fields)}")
+    if "priority" in touched:
+        legal.append(f"of an entry of priority: {', '.join(Preference.model_fields)}")
+    if "figure" in touched:
+        legal.append(f"figures: {', '.join([METRIC, *FIGURES])}")
+    return "; ".join(legal)

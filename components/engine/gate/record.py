@@ -3,25 +3,21 @@
 from collections.abc import Mapping
 
 from collabopt.components.engine.gate.decision import Decision, Verdict
-from collabopt.components.engine.records import LeafReport
 from collabopt.components.engine.tracking.parent import ParentRun
 
 NONE = "none"
 
 
-def complete_parent(
-    parent: ParentRun, decision: Decision, leaves: Mapping[str, LeafReport], parameters: Mapping[str, object]
-) -> None:
+def complete_parent(parent: ParentRun, decision: Decision, parameters: Mapping[str, object]) -> None:
     """Writes a decision to the parent run: params, the winner's metrics, the table of leaves, outcome.
 
     Args:
         parent: The run of the whole pipeline.
         decision: What the gate decided.
-        leaves: Name of a leaf -> its report.
         parameters: What people compare runs by: the pipeline's parameters and the settings given to single stages.
     """
     parent.log_params(parameters)
-    parent.log_metrics(_metrics(decision, leaves))
+    parent.log_metrics(_metrics(decision))
     parent.describe(leaf_table(decision))
     parent.set_tags(
         {
@@ -38,9 +34,10 @@ def leaf_table(decision: Decision) -> str:
     lines = [
         f"{_cell(decision.outcome)}",
         "",
-        f"| leaf | pathway | {_cell(metric)} | drop | tflite bytes | gzip bytes | verdict |",
+        f"| leaf | pathway | {_cell(metric)} | drop | packed bytes | npu latency ms | verdict |",
         "|---|---|--:|--:|--:|--:|---|",
-        f"| {_cell(decision.baseline.stage)} | | {_number(decision.baseline.value)} | | | | fp32 baseline |",
+        f"| {_cell(decision.baseline.stage)} | | {_number(decision.baseline.value)} | "
+        f"| {_whole(decision.baseline.figures.get('packed_bytes'))} | | fp32 baseline |",
         *(_row(verdict, decision.winner) for verdict in decision.verdicts),
     ]
     return "\n".join(lines)
@@ -48,14 +45,15 @@ def leaf_table(decision: Decision) -> str:
 
 def _row(verdict: Verdict, winner: str | None) -> str:
     name = f"**{_cell(verdict.leaf)}**" if verdict.leaf == winner else _cell(verdict.leaf)
-    judged = "qualified" if verdict.qualified else f"refused: {_cell(verdict.reason)}"
+    judged = f"{'qualified' if verdict.qualified else 'refused'}: {_cell(verdict.reason)}"
     return (
         f"| {name} | {verdict.pathway} | {_number(verdict.metric)} | {_number(verdict.drop)} "
-        f"| {verdict.tflite_bytes} | {verdict.gzip_bytes} | {judged} |"
+        f"| {_whole(verdict.figures.get('packed_bytes'))} | {_number(verdict.figures.get('npu_latency_ms'))} "
+        f"| {judged} |"
     )
 
 
-def _metrics(decision: Decision, leaves: Mapping[str, LeafReport]) -> dict[str, float]:
+def _metrics(decision: Decision) -> dict[str, float]:
     metrics: dict[str, float] = {
         "leaves": len(decision.verdicts),
         "qualified_leaves": sum(verdict.qualified for verdict in decision.verdicts),
@@ -64,12 +62,7 @@ def _metrics(decision: Decision, leaves: Mapping[str, LeafReport]) -> dict[str, 
         metrics[f"baseline_{decision.baseline.metric}"] = decision.baseline.value
     winner = next((verdict for verdict in decision.verdicts if verdict.leaf == decision.winner), None)
     if winner is not None:
-        metrics |= leaves[winner.leaf].metrics
-        metrics |= {
-            "tflite_bytes": winner.tflite_bytes,
-            "gzip_bytes": winner.gzip_bytes,
-            "zip_bytes": winner.zip_bytes,
-        }
+        metrics |= winner.figures
         if winner.drop is not None:
             metrics["drop"] = winner.drop
     return metrics
@@ -77,6 +70,10 @@ def _metrics(decision: Decision, leaves: Mapping[str, LeafReport]) -> dict[str, 
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+def _whole(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
 
 
 def _cell(text: str) -> str:

@@ -1,99 +1,201 @@
-"""The stage `deployment_gate`: reads the leaves, decides, promotes, reports."""
+"""The deployment gate as a whole: it decides, proves the winner, releases it, and reports."""
 
-import hashlib
+import functools
+import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from collabopt.components.engine.deployed.inspect import inspect_tflite
 from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.gate.candidates import Candidates, digest_of, with_accelerator
+from collabopt.components.engine.gate.champion import Reigning, check_champion_is_kept, reigning
 from collabopt.components.engine.gate.decision import Decision, decide
-from collabopt.components.engine.gate.policy import parse_policy
-from collabopt.components.engine.gate.promotion import check_model_name, promote
+from collabopt.components.engine.gate.policy import Policy
+from collabopt.components.engine.gate.proof import prove_on
 from collabopt.components.engine.gate.record import complete_parent
+from collabopt.components.engine.gate.sample import TestSamples
 from collabopt.components.engine.records import (
+    BASELINE_FILE,
+    CARD_FILES,
     DECISION_FILE,
-    TFLITE_FILE,
-    LeafReport,
-    read_leaf_report,
-    read_stage_record,
+    GATE_FILES,
+    HTML_FILE,
+    SAMPLE_FILE,
 )
-from collabopt.components.engine.tracking import open_parent, stage_run
+from collabopt.components.engine.release.names import check_model_name
+from collabopt.components.engine.release.object_store import Conflict, open_store
+from collabopt.components.engine.release.promotion import Candidate, promote
+from collabopt.components.engine.tracking import StageRun, open_parent, stage_run
 
 STAGE = "deployment_gate"
+RELEASED_FILES = (*CARD_FILES, HTML_FILE)
 
 
-def run_gate(
-    *,
-    baseline: str,
-    leaves: Mapping[str, str],
-    policy_text: str,
-    output: str,
-    model_name: str,
-    parameters: Mapping[str, object],
-) -> Decision:
-    """Decides which leaf is shipped, registers it as the champion, and completes the pipeline's MLflow run.
+@dataclass(frozen=True)
+class Gate:
+    """What a decision is taken on.
+
+    Attributes:
+        candidates: The baseline and the leaves.
+        policy: What qualifies and what is preferred.
+        samples: Reads the test samples; called when they are needed.
+        name: Name of the registered model and of the releases.
+        releases: Where releases are kept: `gs://bucket/prefix` or a directory; "" for the MLflow registry alone.
+    """
+
+    candidates: Candidates
+    policy: Policy
+    samples: Callable[[], TestSamples]
+    name: str
+    releases: str = ""
+
+    def decide(self) -> tuple[Decision, Reigning]:
+        """Decides, and changes nothing.
+
+        Returns:
+            The decision, and what it was compared with.
+
+        Raises:
+            CollaboptError: The name is not legal, the policy asks for a champion that nothing keeps, or the releases
+                cannot be read.
+        """
+        check_model_name(self.name)
+        check_champion_is_kept(self.policy, self.releases)
+        store = open_store(self.releases) if self.releases else None
+        candidates = self.measured
+        present = reigning(store, self.name, candidates, self.samples, self.policy.accelerator, self.digest)
+        decision = decide(
+            candidates.baseline, candidates.reports, self.policy, present.champion, withdrawn=present.withdrawn
+        )
+        return decision, present
+
+    @functools.cached_property
+    def measured(self) -> Candidates:
+        """The candidates with their footprint on the policy's target."""
+        return with_accelerator(self.candidates, self.policy.accelerator)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Names the decision by all that it depends on but the champion."""
+        return digest_of(self.candidates, self.policy)
+
+
+def run_gate(gate: Gate, output: Path, parameters: Mapping[str, object]) -> Decision:
+    """Decides which leaf is shipped, proves it, makes it the champion, and completes the pipeline's MLflow run.
 
     Decides from the artifacts alone, never from MLflow. May be killed at any point: run again, it ends in the same
-    state. `decision.json` is written last, so where it is, everything else has been done. No leaf qualifying is an
-    outcome, not an error: then nothing is registered.
+    state. `decision.json` is written last, so where it is, everything else has been done. Where another gate has
+    changed the champion in the meantime, it decides again.
 
     Args:
-        baseline: Directory of the baseline.
-        leaves: Name of a leaf -> its directory.
-        policy_text: Policy in YAML; empty for the default one.
-        output: Directory for `decision.json`, made if missing.
-        model_name: Name under which the winner is registered in MLflow.
+        gate: What to decide on.
+        output: Directory for `GATE_FILES`, made if missing.
         parameters: The pipeline's parameters, to be shown on its MLflow run.
 
     Returns:
         The decision.
 
     Raises:
-        CollaboptError: Policy, artifacts or model name are not valid, or MLflow cannot be reached.
+        CollaboptError: Policy, artifacts or name are not valid, the winner cannot be proven, MLflow or the releases
+            cannot be reached, or no leaf qualifies and the policy wants that to fail.
     """
-    policy = parse_policy(policy_text)
-    check_model_name(model_name)
-    reports = {name: _read_leaf(name, directory) for name, directory in leaves.items()}
-    decision = decide(read_stage_record(baseline), reports, policy)
-
-    Path(output).mkdir(parents=True, exist_ok=True)
+    gate.decide()  # what is wrong with the input shows before anything is begun
+    output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".unfinished-") as unfinished:
-        file = Path(unfinished) / DECISION_FILE
-        file.write_text(decision.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        with stage_run(STAGE, tags={"winner": decision.winner or "none"}) as run:
-            if decision.winner is not None:
-                promotion = promote(
-                    run, reports[decision.winner], Path(leaves[decision.winner]) / TFLITE_FILE, model_name
-                )
-                run.set_tags({"registered_model": promotion.model, "registered_version": promotion.version})
-            run.log_artifact(file)
+        written = Path(unfinished)
+        with stage_run(STAGE) as run:
+            decision = _settle(gate, run, written)
+            run.set_tags({"winner": decision.winner or "none"})
+            for name in _present(written, (DECISION_FILE, *RELEASED_FILES)):
+                run.log_artifact(written / name)
             parent = open_parent()
             if parent is not None:
-                complete_parent(parent, decision, reports, parameters)
+                complete_parent(parent, decision, parameters)
+                parent.log_artifact(written / HTML_FILE)
         if parent is not None:
-            parent.finish()
-        os.replace(file, Path(output) / DECISION_FILE)
+            parent.fail() if decision.failed else parent.finish()
+        _publish(written, output)
+    if decision.failed:
+        raise CollaboptError(
+            decision.outcome, where=str(output / DECISION_FILE), todo="see the verdicts there, or relax the policy"
+        )
     return decision
 
 
-def _read_leaf(name: str, directory: str) -> LeafReport:
-    report = read_leaf_report(directory)
-    if report.stage != name:
-        raise CollaboptError(
-            f"the artifact passed as leaf '{name}' was made by stage '{report.stage}'",
-            where=directory,
-            todo="pass every leaf under its own name",
+def _settle(gate: Gate, run: StageRun, written: Path) -> Decision:
+    """Decides and promotes, until no other gate has come in between."""
+    while True:
+        decision, present = gate.decide()
+        _write_files(gate, decision, written)
+        if decision.winner is None:
+            return decision
+        samples = gate.samples()
+        prove_on(
+            gate.measured.reports[decision.winner],
+            gate.candidates.tflite(decision.winner),
+            samples.inputs,
+            samples.labels,
         )
-    file = Path(directory) / TFLITE_FILE
-    if not file.is_file():
-        raise CollaboptError(f"leaf '{name}' has no {TFLITE_FILE}", where=directory, todo="run the stage again")
-    content = file.read_bytes()
-    if hashlib.sha256(content).hexdigest() != report.deployed.sha256 or inspect_tflite(content) != report.deployed:
-        raise CollaboptError(
-            f"{TFLITE_FILE} of leaf '{name}' is not the file that its report describes",
-            where=directory,
-            todo="run the stage again",
-        )
-    return report
+        try:
+            _promote(gate, decision.winner, present, run, written)
+        except Conflict:
+            continue
+        return decision
+
+
+def _promote(gate: Gate, winner: str, present: Reigning, run: StageRun, written: Path) -> None:
+    candidate = Candidate(
+        gate.candidates.reports[winner],
+        gate.candidates.directories[winner],
+        {name: written / name for name in RELEASED_FILES},
+    )
+    promotion = promote(
+        candidate,
+        name=gate.name,
+        store=open_store(gate.releases) if gate.releases else None,
+        seen=present.generation,
+        decision_digest=gate.digest,
+        run=run,
+    )
+    run.set_tags(
+        {
+            "registered_model": promotion.model,
+            "registered_version": promotion.version,
+            "release": f"{promotion.store}/{promotion.manifest}" if promotion.store else "none",
+        }
+    )
+
+
+def _write_files(gate: Gate, decision: Decision, written: Path) -> None:
+    from collabopt.components.engine.report.card import card_markdown, model_card
+    from collabopt.components.engine.report.html import render_report
+
+    candidates = gate.measured
+    tflites = {leaf: candidates.tflite(leaf) for leaf in candidates.reports}
+    files = {
+        DECISION_FILE: decision.model_dump_json(indent=2) + "\n",
+        HTML_FILE: render_report(decision, candidates.baseline, candidates.reports, tflites),
+        BASELINE_FILE: candidates.baseline.model_dump_json(indent=2) + "\n",
+    }
+    if decision.winner is not None:
+        card = model_card(decision, candidates.reports[decision.winner], tflites[decision.winner], name=gate.name)
+        files |= dict(zip(CARD_FILES, (card_markdown(card), json.dumps(card, indent=2) + "\n"), strict=True))
+    for name in (*CARD_FILES, *files):
+        (written / name).unlink(missing_ok=True)
+    for name, text in files.items():
+        (written / name).write_text(text, encoding="utf-8")
+    gate.samples().write(written / SAMPLE_FILE)
+
+
+def _publish(written: Path, output: Path) -> None:
+    """Moves the files in; the decision, which says that all else is done, comes last and goes first."""
+    for name in GATE_FILES:
+        (output / name).unlink(missing_ok=True)
+    for name in reversed(_present(written, GATE_FILES)):
+        os.replace(written / name, output / name)
+
+
+def _present(directory: Path, names: tuple[str, ...]) -> list[str]:
+    return [name for name in names if (directory / name).is_file()]

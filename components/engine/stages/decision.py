@@ -1,60 +1,87 @@
 """The stages that decide: whether the standard pathway suffices, and which leaf ships."""
 
+import functools
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 
-from collabopt.components.engine.gate.decision import assess
+from collabopt.components.engine.gate.candidates import read_candidates
 from collabopt.components.engine.gate.policy import parse_policy
-from collabopt.components.engine.gate.run import run_gate
+from collabopt.components.engine.gate.run import Gate, run_gate
+from collabopt.components.engine.gate.sample import samples_of
 from collabopt.components.engine.progress import emit
-from collabopt.components.engine.records import read_leaf_report, read_stage_record
+from collabopt.components.engine.records import HTML_FILE, read_leaf_report, read_stage_record
 from collabopt.components.engine.session import stage_session
 from collabopt.components.engine.stage_result import StageResult
 
 
-def assess_stage(*, baseline: str, leaves: Mapping[str, str], policy: str) -> str:
-    """Says whether any leaf meets the policy.
+def assess_stage(
+    *, baseline: str, dataset: str, leaves: Mapping[str, str], policy: str, model_name: str, releases: str
+) -> str:
+    """Says whether the gate would ship any of these leaves.
 
     Args:
         baseline: Directory of the baseline.
+        dataset: `Dataset` directory.
         leaves: Leaf name -> its directory.
         policy: Policy as YAML.
+        model_name: Name of the releases.
+        releases: Where releases are kept; empty for nowhere.
 
     Returns:
         `sufficient` or `insufficient`.
     """
     with stage_session("assess"):
-        reports = {name: read_leaf_report(directory) for name, directory in leaves.items()}
-        met = assess(reports, read_stage_record(baseline), parse_policy(policy))
-        emit("assess", "finished", metrics={"leaves": len(reports)})
-        return "sufficient" if met else "insufficient"
+        decision, _ = _gate(baseline, dataset, leaves, policy, model_name, releases).decide()
+        emit("assess", "finished", metrics={"leaves": len(leaves)})
+        return "insufficient" if decision.winner is None else "sufficient"
 
 
 def gate_stage(
     *,
     baseline: str,
+    dataset: str,
     leaves: Mapping[str, str],
     policy: str,
     output: str,
+    report: str,
     model_name: str,
+    releases: str,
     parameters: Mapping[str, object],
 ) -> StageResult:
-    """Decides, registers the winner and completes the pipeline's MLflow run; see `run_gate`.
+    """Decides, proves and releases the winner, and completes the pipeline's MLflow run; see `run_gate`.
+
+    Args:
+        baseline: Directory of the baseline.
+        dataset: `Dataset` directory; the winner is proven on its test split.
+        leaves: Leaf name -> its directory.
+        policy: Policy as YAML; empty for the default one.
+        output: Directory to write.
+        report: Where to write the HTML report a second time, as a file of its own.
+        model_name: Name of the registered model and of the releases.
+        releases: Where releases are kept; empty for the MLflow registry alone.
+        parameters: The pipeline's parameters, to be shown on its MLflow run.
 
     Returns:
         The winner's scalars, none where no leaf qualifies, and its name.
     """
     with stage_session("gate"):
-        decision = run_gate(
-            baseline=baseline,
-            leaves=leaves,
-            policy_text=policy,
-            output=output,
-            model_name=model_name,
-            parameters={name: _as_given(value) for name, value in parameters.items()},
-        )
+        gate = _gate(baseline, dataset, leaves, policy, model_name, releases)
+        decision = run_gate(gate, Path(output), {name: _as_given(value) for name, value in parameters.items()})
+        shutil.copy(Path(output) / HTML_FILE, report)
         metrics = read_leaf_report(leaves[decision.winner]).metrics if decision.winner else {}
         emit("gate", "finished", metrics=metrics)
         return StageResult(metrics, {"winner": decision.winner or "", "outcome": decision.outcome})
+
+
+def _gate(baseline: str, dataset: str, leaves: Mapping[str, str], policy: str, model_name: str, releases: str) -> Gate:
+    return Gate(
+        read_candidates(read_stage_record(baseline), leaves),
+        parse_policy(policy),
+        functools.cache(lambda: samples_of(dataset)),
+        model_name,
+        releases,
+    )
 
 
 def _as_given(value: object) -> object:

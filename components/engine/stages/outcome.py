@@ -6,15 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from collabopt.components.engine.datasets.store import StoredDataset
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.progress import emit
 from collabopt.components.engine.records import (
     PACKED_FILE,
+    PROOF_SAMPLES,
     TFLITE_FILE,
     DeployedModel,
+    Interval,
     LeafReport,
     MetricOfRecord,
+    Proof,
     StageRecord,
     write_record,
 )
@@ -41,17 +46,46 @@ def finish_interior(model: Any, record: StageRecord, output: Path, run: StageRun
 def finish_leaf(
     leaf: Leaf, record: StageRecord, output: Path, run: StageRun, data: StoredDataset, task: Task, curve: Curve
 ) -> StageResult:
-    """Writes a leaf: `model.tflite`, plain, packed and as C source, what its bytes show, and how it does in LiteRT."""
+    """Writes a leaf: `model.tflite`, plain, packed and as C source, what it shows, costs, and does in LiteRT.
+
+    Args:
+        leaf: The file, and what it kept of its ancestors' claims.
+        record: Its record, without metrics; the last step's settings name the accelerator.
+        output: Directory to write.
+        run: The stage's MLflow run.
+        data: The data set.
+        task: Its metrics.
+        curve: One row per epoch.
+    """
     from collabopt.components.engine.deployed.c_array import write_c_array
     from collabopt.components.engine.deployed.evaluate import predict
+    from collabopt.components.engine.deployed.footprint import footprint_scalars, measure_footprint
     from collabopt.components.engine.deployed.inspect import inspect_and_pack
+    from collabopt.components.engine.training.confidence import confidence_interval
 
     deployed, packed = inspect_and_pack(leaf.tflite)
-    measured = task.measure(predict(leaf.tflite, data.inputs("test")), data.labels("test"))
-    metrics = {**measured, **metric_drop(record.metric, measured), **_deployed_scalars(deployed)}
-    metrics["broken_layers"] = float(len({each.layer for each in leaf.contract.broken}))
+    outputs, labels = predict(leaf.tflite, data.inputs("test")), data.labels("test")
+    measured = task.measure(outputs, labels)
+    interval = confidence_interval(task.metric, outputs, labels)
+    footprint = measure_footprint(leaf.tflite, record.lineage[-1].settings["accelerator"])
+    metrics = {
+        **measured,
+        **metric_drop(record.metric, measured),
+        **_bounds(record.metric, interval),
+        "test_samples": float(len(labels)),
+        **_deployed_scalars(deployed),
+        **footprint_scalars(footprint),
+        "broken_layers": float(len({each.layer for each in leaf.contract.broken})),
+    }
     record = _with_value(record.model_copy(update={"metrics": metrics}))
-    report = LeafReport(**{**dict(record), "deployed": deployed, "contract": leaf.contract})
+    report = LeafReport(
+        **dict(record),
+        deployed=deployed,
+        contract=leaf.contract,
+        interval=interval,
+        footprint=footprint,
+        proof=_proof(task, outputs, labels),
+    )
     output.mkdir(parents=True, exist_ok=True)
     (output / TFLITE_FILE).write_bytes(leaf.tflite)
     (output / PACKED_FILE).write_bytes(packed)
@@ -68,6 +102,16 @@ def measure_keras(model: Any, data: StoredDataset, task: Task) -> dict[str, floa
 def metric_drop(metric: MetricOfRecord, measured: Mapping[str, float]) -> dict[str, float]:
     """`<metric>_drop`: how much worse than the baseline."""
     return {f"{metric.name}_drop": metric.drop(measured[metric.name])}
+
+
+def _bounds(metric: MetricOfRecord, interval: Interval | None) -> dict[str, float]:
+    """`<metric>_low` and `<metric>_high`, the ends of its confidence interval."""
+    return {} if interval is None else {f"{metric.name}_low": interval.low, f"{metric.name}_high": interval.high}
+
+
+def _proof(task: Task, outputs: np.ndarray, labels: np.ndarray) -> Proof:
+    samples = min(PROOF_SAMPLES, len(labels))
+    return Proof(samples=samples, metrics=task.measure(outputs[:samples], labels[:samples]))
 
 
 def file_sizes(deployed: DeployedModel) -> dict[str, float]:

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collabopt.components.engine.session import PIPELINE_NAME_VARIABLE, PIPELINE_RUN_ID_VARIABLE
@@ -64,6 +65,11 @@ class ParentRun:
     def describe(self, markdown: str) -> None:
         """Sets the description that MLflow shows on the run's page, at most 8000 characters."""
         entries.set_tags(self._client, self.run_id, {DESCRIPTION_TAG: markdown})
+
+    def log_artifact(self, path: Path) -> None:
+        """Logs a file."""
+        with mlflow_errors(self._client.tracking_uri):
+            self._client.log_artifact(self.run_id, str(path))
 
     def finish(self) -> None:
         """Marks the pipeline run as finished."""

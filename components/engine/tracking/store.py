@@ -89,12 +89,14 @@ def mlflow_errors(uri: str) -> Iterator[None]:
         uri: Address of the store, for the message.
     """
     from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
 
     try:
         yield
-    except MlflowException as error:
+    except (MlflowException, RequestException) as error:  # the latter from uploads of artifacts, with signed addresses
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CollaboptError(
-            f"MLflow: {str(error).strip().splitlines()[0]}",
+            f"MLflow: {said.partition('?')[0] if isinstance(error, RequestException) else said}",
             where=without_password(uri),
             todo="check that the MLflow store is up and that this process may write to it, then run the stage again",
         ) from error

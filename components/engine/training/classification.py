@@ -94,7 +94,7 @@ def _output_activation(model: Any) -> str:
 
 TASK = Task(
     name="classification",
-    metric=Metric("accuracy", higher_is_better=True, compute=accuracy),
+    metric=Metric("accuracy", higher_is_better=True, compute=accuracy, proportion=True),
     loss=_loss,
     fit_metrics=lambda: ["accuracy"],
     check=check_labels,

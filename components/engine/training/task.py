@@ -27,11 +27,15 @@ class Metric:
         name: Lower-case identifier under which it is logged.
         higher_is_better: Its direction.
         compute: (outputs `[n, ...]` float32, labels `[n, ...]`) -> value.
+        proportion: Whether the value is the share of samples that the model is right about, as accuracy is, between 0
+            and 1. Its confidence interval is then Wilson's; that of any other metric is bootstrapped, which computes it
+            on some hundred resamples of the test split.
     """
 
     name: str
     higher_is_better: bool
     compute: "Callable[[np.ndarray, np.ndarray], float]"
+    proportion: bool = False
 
 
 @dataclass(frozen=True)

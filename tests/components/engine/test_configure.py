@@ -5,10 +5,11 @@ from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.training.task import DEFAULT_TASK
 from collabopt.pipelines import parameters_of, stages_of
 
-PARAMETERS = {name: value for name, value in parameters_of("exhaustive").items() if isinstance(value, int | float)}
+NOT_SETTINGS = ("model", "data", "task", "policy", "model_name", "releases", "settings")
+PARAMETERS = {name: value for name, value in parameters_of("exhaustive").items() if name not in NOT_SETTINGS}
 
 
-def configure(settings=None, policy="", task=DEFAULT_TASK, stages=None, model_name="kws", **parameters):
+def configure(settings=None, policy="", task=DEFAULT_TASK, stages=None, model_name="kws", releases="", **parameters):
     return configure_run(
         stages=stages or stages_of("exhaustive"),
         settings=settings or {},
@@ -17,6 +18,7 @@ def configure(settings=None, policy="", task=DEFAULT_TASK, stages=None, model_na
         model="model.keras",
         data="data.npz",
         model_name=model_name,
+        releases=releases,
         parameters={**PARAMETERS, **parameters},
     )
 

@@ -1,13 +1,10 @@
 """From a Keras model to bytes, and what is read back from them."""
 
 import gzip
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
 
-from collabopt.components.engine.deployed.c_array import write_c_array
 from collabopt.components.engine.deployed.convert import to_float32, to_int8
 from collabopt.components.engine.deployed.evaluate import predict
 from collabopt.components.engine.deployed.inspect import inspect_tflite
@@ -106,22 +103,6 @@ def test_a_file_that_xnnpack_refuses_is_run_all_the_same(model, inputs, capfd):
 def test_bytes_that_are_no_model_are_refused():
     with pytest.raises(CollaboptError, match="not a TFLite model"):
         inspect_tflite(b"PK\x03\x04 something else")
-
-
-def test_c_array_compiles_and_holds_the_file(int8, tmp_path):
-    compiler = shutil.which("c++") or shutil.which("g++")
-    if compiler is None:
-        pytest.skip("no C++ compiler on this machine")
-    write_c_array(int8, inspect_tflite(int8), tmp_path, stage="pcqat")
-    (tmp_path / "main.cc").write_text(
-        '#include <cstdint>\n#include <cstdio>\n#include "model_data.h"\n'
-        "int main() {\n"
-        "  if (reinterpret_cast<std::uintptr_t>(g_pcqat) % 16 != 0) return 1;\n"
-        "  return std::fwrite(g_pcqat, 1, g_pcqat_len, stdout) == g_pcqat_len ? 0 : 2;\n}\n"
-    )
-    program = tmp_path / "program"
-    subprocess.run([compiler, "-o", program, tmp_path / "main.cc", tmp_path / "model_data.cc"], check=True)
-    assert subprocess.run([program], check=True, capture_output=True).stdout == int8
 
 
 def test_a_model_that_tensorflow_lite_cannot_express_is_refused():

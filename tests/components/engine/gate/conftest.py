@@ -10,17 +10,23 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from collabopt.components.engine.deployed.evaluate import predict
 from collabopt.components.engine.deployed.inspect import inspect_tflite
+from collabopt.components.engine.gate.sample import TestSamples
 from collabopt.components.engine.records import (
     BrokenLayer,
     Contract,
     DeployedModel,
+    Footprint,
     LeafReport,
     MetricOfRecord,
+    NpuEstimate,
+    Proof,
     StageRecord,
     Step,
     write_record,
 )
+from collabopt.components.engine.training.task import DEFAULT_TASK, load_task
 
 # A process of its own: TensorFlow must not be in the process whose gate is said to need none.
 _MAKE_MODELS = """
@@ -54,6 +60,15 @@ TECHNIQUES = {
     "pqat": ("prune", "sparsity_preserving_qat"),
 }
 
+NPU = {
+    "accelerator": "ethos-u55-128",
+    "system_config": "Ethos_U55_High_End_Embedded",
+    "memory_mode": "Shared_Sram",
+    "tool": "vela 5.0.0",
+    "supported": True,
+    "npu_operators": 4,
+}
+
 
 @dataclass(frozen=True)
 class Example:
@@ -80,7 +95,7 @@ def make_baseline():
     def make(value=0.9, metric="accuracy", higher_is_better=True):
         return StageRecord(
             lineage=[Step(stage="baseline", technique="import_model")],
-            task="package:TASK",
+            task=DEFAULT_TASK,
             dataset_digest="d1",
             metric=MetricOfRecord(name=metric, higher_is_better=higher_is_better, baseline=value),
             metrics={metric: value},
@@ -101,7 +116,11 @@ def make_report(make_baseline):
         zip_bytes=600,
         sha256="ab",
         broken=(),
+        packed_bytes=None,
+        metrics=None,
+        npu=None,
     ):
+        """A report; `packed_bytes` is `gzip_bytes` where not given, `npu` fields of a supported `NpuEstimate`."""
         baseline = baseline or make_baseline()
         lineage = list(baseline.lineage)
         techniques = TECHNIQUES.get(stage, ("post_training_quantize",))
@@ -113,12 +132,13 @@ def make_report(make_baseline):
             task=baseline.task,
             dataset_digest=baseline.dataset_digest,
             metric=baseline.metric,
-            metrics={} if value is None else {baseline.metric.name: value},
+            metrics={**({} if value is None else {baseline.metric.name: value}), **(metrics or {})},
             deployed=DeployedModel(
                 sha256=sha256,
                 tflite_bytes=tflite_bytes,
                 gzip_bytes=gzip_bytes,
                 zip_bytes=zip_bytes,
+                packed_bytes=gzip_bytes if packed_bytes is None else packed_bytes,
                 input_dtype="int8",
                 output_dtype="int8",
                 operators={"CONV_2D": 1},
@@ -127,14 +147,23 @@ def make_report(make_baseline):
                 layers=sorted(broken),
                 broken=[BrokenLayer(layer=name, what="12 of 34 zeros are lost") for name in broken],
             ),
+            footprint=None
+            if npu is None
+            else Footprint(npu=NpuEstimate(**{**NPU, **npu}), host=[], activation_bytes=9),
         )
 
     return make
 
 
+@pytest.fixture(scope="session")
+def samples(examples):
+    """Test samples that the first example classifies well."""
+    return TestSamples(examples[0].x, examples[0].y.argmax(axis=-1))
+
+
 @pytest.fixture
-def make_leaf(make_report, tmp_path):
-    """Writes a leaf directory for an example and returns its path."""
+def make_leaf(make_report, samples, tmp_path):
+    """Writes a leaf directory for an example, with a proof that holds, and returns its path."""
 
     def make(example, value=0.9, *, stage="ptq"):
         directory = tmp_path / "leaves" / f"{stage}-{value}-{example.tflite.stem}"
@@ -142,7 +171,9 @@ def make_leaf(make_report, tmp_path):
         data = example.tflite.read_bytes()
         (directory / "model.tflite").write_bytes(data)
         report = make_report(value, stage=stage)
-        write_record(report.model_copy(update={"deployed": inspect_tflite(data)}), directory)
+        metrics = load_task(report.task).measure(predict(data, samples.inputs), samples.labels)
+        proof = Proof(samples=len(samples.labels), metrics=metrics)
+        write_record(report.model_copy(update={"deployed": inspect_tflite(data), "proof": proof}), directory)
         return str(directory)
 
     return make

@@ -6,27 +6,37 @@ import pytest
 from mlflow import MlflowClient
 
 from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.gate.candidates import read_candidates
 from collabopt.components.engine.gate.decision import Decision
-from collabopt.components.engine.gate.run import run_gate
+from collabopt.components.engine.gate.policy import parse_policy
+from collabopt.components.engine.gate.run import Gate, run_gate
+from collabopt.components.engine.gate.sample import TestSamples
+from collabopt.components.engine.records import GATE_FILES, read_stage_record
+from collabopt.components.engine.release.directory import DirectoryStore
 from collabopt.components.engine.tracking import stage_run
 
 MODEL = "digits"
 
 
 @pytest.fixture
-def gate(client, baseline_directory, tmp_path):
-    """Runs the gate on leaves; keyword arguments replace its own."""
+def gate(client, baseline_directory, samples, tmp_path):
+    """Runs the gate on leaves."""
 
-    def run(leaves, **changed):
-        arguments = {
-            "baseline": baseline_directory,
-            "leaves": leaves,
-            "policy_text": "max_drop: 0.05",
-            "output": str(tmp_path / "output"),
-            "model_name": MODEL,
-            "parameters": {"epochs": 3, "overrides": {"pqat": {"epochs": 5}}},
-        }
-        return run_gate(**{**arguments, **changed})
+    def run(
+        leaves,
+        *,
+        baseline=baseline_directory,
+        policy="goals: [{figure: metric, max_drop: 0.05}]",
+        output=tmp_path / "output",
+        name=MODEL,
+        releases=tmp_path / "releases",
+        samples=samples,
+    ):
+        candidates = read_candidates(read_stage_record(baseline), leaves)
+        parameters = {"epochs": 3, "overrides": {"pqat": {"epochs": 5}}}
+        return run_gate(
+            Gate(candidates, parse_policy(policy), lambda: samples, name, str(releases)), output, parameters
+        )
 
     return run
 
@@ -43,6 +53,10 @@ def parent_and_children(client):
     return parent, {run.info.run_name: run for run in runs if run is not parent}
 
 
+def released(releases):
+    return json.loads((releases / MODEL / "champion.json").read_text())
+
+
 def test_the_gate_ships_the_winner_and_completes_the_pipeline_run(client, gate, two_leaves, tmp_path):
     with stage_run("ptq", tags={}):
         pass
@@ -50,7 +64,8 @@ def test_the_gate_ships_the_winner_and_completes_the_pipeline_run(client, gate, 
     written = Decision.model_validate_json((tmp_path / "output" / "decision.json").read_text())
     assert written == decision
     assert decision.winner == "ptq"
-    assert [path.name for path in (tmp_path / "output").iterdir()] == ["decision.json"]
+    assert {path.name for path in (tmp_path / "output").iterdir()} == set(GATE_FILES)
+    assert released(tmp_path / "releases")["champion"] == decision.winner_sha256
 
     champion = client.get_model_version_by_alias(MODEL, "champion")
     assert champion.tags["sha256"] == decision.winner_sha256
@@ -82,7 +97,7 @@ def test_the_gate_ships_the_winner_and_completes_the_pipeline_run(client, gate, 
 
 
 def test_nothing_is_registered_when_no_leaf_qualifies(client, gate, two_leaves, tmp_path):
-    decision = gate(two_leaves, policy_text="max_drop: 0")
+    decision = gate(two_leaves, policy="goals: [{figure: metric, max_drop: 0}]")
     assert decision.winner is None
     assert client.search_registered_models() == []
     assert client.search_logged_models([client.get_experiment_by_name("collabopt").experiment_id]) == []
@@ -118,7 +133,11 @@ def test_swapped_and_damaged_leaves_are_refused_before_anything_is_logged(client
     Path(two_leaves["ptq"], "model.tflite").unlink()
     with pytest.raises(CollaboptError, match=r"has no model\.tflite"):
         gate(two_leaves)
-    for changed in ({"policy_text": "max_drop: -1"}, {"model_name": "a/b"}, {"baseline": str(tmp_path)}):
+    for changed in (
+        {"policy": "goals: [{figure: metric, max_drop: -1}]"},
+        {"name": "a/b"},
+        {"baseline": str(tmp_path)},
+    ):
         with pytest.raises(CollaboptError):
             gate({"pqat": two_leaves["pqat"]}, **changed)
     assert client.get_experiment_by_name("collabopt") is None
@@ -127,22 +146,25 @@ def test_swapped_and_damaged_leaves_are_refused_before_anything_is_logged(client
 
 # --- killed at any point ---
 
-CHANGES = (
-    "create_experiment",
-    "create_run",
-    "update_run",
-    "set_tag",
-    "log_batch",
-    "log_artifact",
-    "create_logged_model",
-    "log_model_artifacts",
-    "finalize_logged_model",
-    "create_registered_model",
-    "create_model_version",
-    "set_model_version_tag",
-    "set_registered_model_alias",
-    "set_terminated",
-)
+CHANGES = {
+    DirectoryStore: ("create", "replace"),
+    MlflowClient: (
+        "create_experiment",
+        "create_run",
+        "update_run",
+        "set_tag",
+        "log_batch",
+        "log_artifact",
+        "create_logged_model",
+        "log_model_artifacts",
+        "finalize_logged_model",
+        "create_registered_model",
+        "create_model_version",
+        "set_model_version_tag",
+        "set_registered_model_alias",
+        "set_terminated",
+    ),
+}
 
 
 class Killed(BaseException):
@@ -150,11 +172,11 @@ class Killed(BaseException):
 
 
 def kill_before_change(monkeypatch, number):
-    """Lets `number` calls through that change the store; returns the list of their names."""
+    """Lets `number` calls through that change MLflow or the releases; returns the list of their names."""
     done: list[str] = []
 
-    def guard(name):
-        call = getattr(MlflowClient, name)
+    def guard(owner, name):
+        call = getattr(owner, name)
 
         def guarded(self, *args, **kwargs):
             if len(done) >= number:
@@ -163,14 +185,15 @@ def kill_before_change(monkeypatch, number):
             done.append(name)
             return result
 
-        monkeypatch.setattr(MlflowClient, name, guarded)
+        monkeypatch.setattr(owner, name, guarded)
 
-    for name in CHANGES:
-        guard(name)
+    for owner, names in CHANGES.items():
+        for name in names:
+            guard(owner, name)
     return done
 
 
-def state(client, output):
+def state(client, output, releases):
     parent, children = parent_and_children(client)
     model = client.get_registered_model(MODEL)
     models = {model.model_id for model in client.search_logged_models(["1"]) if model.status == "READY"}
@@ -183,7 +206,9 @@ def state(client, output):
         "models": len(models),
         "parent": (parent.info.status, parent.data.params, parent.data.metrics, parent.data.tags["winner"]),
         "children": {name: child.info.status for name, child in children.items()},
-        "files": {path.name: path.read_text() for path in output.iterdir()},
+        "files": {path.name: path.read_bytes() for path in output.iterdir()},
+        "pointer": released(releases),
+        "releases": {str(path.relative_to(releases)) for path in releases.rglob("*") if path.is_file()},
     }
 
 
@@ -192,14 +217,16 @@ def test_a_gate_killed_before_any_change_ends_in_the_same_state(
 ):
     monkeypatch.setattr("collabopt.components.engine.tracking.parent.SETTLE_SECONDS", 0.0)
     monkeypatch.setenv("COLLABOPT_PIPELINE_RUN_ID", "run-0")
-    gate({"pqat": make_leaf(examples[1], 0.9, stage="pqat")}, output=str(tmp_path / "earlier"))
+    gate({"pqat": make_leaf(examples[1], 0.9, stage="pqat")}, output=tmp_path / "earlier", releases=tmp_path / "before")
     monkeypatch.setenv("COLLABOPT_PIPELINE_RUN_ID", "run-1")
     shutil.copy(tmp_path / "mlflow.db", tmp_path / "before.db")
 
     reached = {}
 
     def fresh(name):
-        """A store as it was before, under a path of its own: MLflow keeps connections to the old one."""
+        """Stores as they were before; MLflow's under a path of its own, because it keeps connections to the old one."""
+        shutil.rmtree(tmp_path / "releases", ignore_errors=True)
+        shutil.copytree(tmp_path / "before", tmp_path / "releases")
         shutil.copy(tmp_path / "before.db", tmp_path / f"{name}.db")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/{name}.db")
         opened = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/{name}.db")
@@ -211,8 +238,8 @@ def test_a_gate_killed_before_any_change_ends_in_the_same_state(
     opened = fresh("undisturbed")
     with monkeypatch.context() as counting:
         changes = kill_before_change(counting, 10**6)
-        gate(two_leaves, output=str(tmp_path / "undisturbed"))
-    expected = state(opened, tmp_path / "undisturbed")
+        gate(two_leaves, output=tmp_path / "undisturbed")
+    expected = state(opened, tmp_path / "undisturbed", tmp_path / "releases")
     assert expected["aliases"] == {"champion": "2", "previous": "1"}
     assert len(changes) > 10
 
@@ -221,15 +248,64 @@ def test_a_gate_killed_before_any_change_ends_in_the_same_state(
         with monkeypatch.context() as killing:
             kill_before_change(killing, number)
             with pytest.raises(Killed):
-                gate(two_leaves, output=str(output))
+                gate(two_leaves, output=output)
         assert not (output / "decision.json").exists()
-        gate(two_leaves, output=str(output))
-        reached[number] = state(opened, output)
+        gate(two_leaves, output=output)
+        reached[number] = state(opened, output, tmp_path / "releases")
     assert [number for number, ending in reached.items() if ending != expected] == []
 
 
 def test_running_the_gate_again_changes_nothing(client, gate, two_leaves, tmp_path):
     gate(two_leaves)
-    before = state(client, tmp_path / "output")
+    before = state(client, tmp_path / "output", tmp_path / "releases")
     gate(two_leaves)
-    assert state(client, tmp_path / "output") == before
+    assert state(client, tmp_path / "output", tmp_path / "releases") == before
+
+
+def test_a_repeated_decision_is_compared_with_what_had_shipped_before_it(gate, two_leaves, tmp_path):
+    """Against its own winner, which it has made the champion, no leaf would be an improvement."""
+    gate({"pqat": two_leaves["pqat"]}, policy="goals: []")
+    policy = "goals: [{figure: metric, min_improvement: 0.1, against: champion}]"
+    first, again = gate(two_leaves, policy=policy), gate(two_leaves, policy=policy)
+    assert first.winner == again.winner == "ptq"
+    assert again.champion.leaf == "pqat"
+    assert len(released(tmp_path / "releases")["history"]) == 2
+
+
+def test_a_champion_is_needed_only_where_the_policy_compares_with_it(gate, two_leaves):
+    policy = "goals: [{figure: metric, max_drop: 0.1, against: champion}]"
+    with pytest.raises(CollaboptError, match="releases are kept nowhere"):
+        gate(two_leaves, policy=policy, releases="")
+    assert gate(two_leaves, releases="").winner == "ptq"
+
+
+def test_a_champion_of_another_data_set_is_measured_on_this_one(
+    gate, two_leaves, examples, make_leaf, samples, tmp_path
+):
+    """The first example classifies all samples as they are labelled."""
+    directory = Path(make_leaf(examples[0], 0.5, stage="qat"))
+    other = json.loads((directory / "report.json").read_text()) | {"dataset_digest": "another"}
+    (directory / "report.json").write_text(json.dumps(other))
+    baseline = json.loads((tmp_path / "baseline" / "stage.json").read_text()) | {"dataset_digest": "another"}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "stage.json").write_text(json.dumps(baseline))
+    gate({"qat": directory}, baseline=tmp_path / "other", policy="goals: []")
+    champion = gate(two_leaves, policy="goals: []").champion
+    assert (champion.leaf, champion.figures["accuracy"]) == ("qat", 1.0)
+
+
+def test_a_winner_that_cannot_be_proven_is_not_shipped(client, gate, two_leaves, samples, tmp_path):
+    wrong = TestSamples(samples.inputs, (samples.labels + 1) % 4)
+    with pytest.raises(CollaboptError, match="leaf 'ptq' is not proven"):
+        gate(two_leaves, samples=wrong)
+    assert not (tmp_path / "output" / "decision.json").exists()
+    assert not (tmp_path / "releases").exists()
+    assert client.search_registered_models() == []
+
+
+def test_a_policy_may_want_the_run_to_fail(client, gate, two_leaves, tmp_path):
+    policy = "{goals: [{figure: metric, max_drop: 0}], when_none_qualifies: fail}"
+    with pytest.raises(CollaboptError, match="none of 2 leaves qualifies"):
+        gate(two_leaves, policy=policy)
+    assert json.loads((tmp_path / "output" / "decision.json").read_text())["winner"] is None
+    assert parent_and_children(client)[0].info.status == "FAILED"

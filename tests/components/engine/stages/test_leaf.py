@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from collabopt.components.engine.compression.kernels import compressible_kernels, zero_positions
+from collabopt.components.engine.deployed.activation_memory import activation_bytes
 from collabopt.components.engine.deployed.evaluate import predict
+from collabopt.components.engine.deployed.footprint import footprint_scalars
+from collabopt.components.engine.deployed.npu import estimate_npu
+from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.gate.proof import prove
 from collabopt.components.engine.models.store import load_stage_model, save_model
 from collabopt.components.engine.progress import PROGRESS_FILE_VARIABLE
 from collabopt.components.engine.records import (
@@ -14,6 +19,7 @@ from collabopt.components.engine.records import (
     TFLITE_FILE,
     Claims,
     MetricOfRecord,
+    Proof,
     StageRecord,
     Step,
     read_leaf_report,
@@ -21,6 +27,8 @@ from collabopt.components.engine.records import (
 )
 from collabopt.components.engine.stages import outcome, run_stage
 from collabopt.components.engine.tracking import StageRun
+from collabopt.components.engine.training.classification import TASK
+from collabopt.components.engine.training.confidence import confidence_interval
 from collabopt.components.engine.training.task import DEFAULT_TASK
 
 LINEAGE = [
@@ -268,8 +276,15 @@ def test_a_stage_retried_after_interruptions_gives_the_bytes_of_an_undisturbed_o
     assert {path for path in expected if found[path] != expected[path]} == {Path(REPORT_FILE)}
     reports = [read_leaf_report(directory) for directory in (undisturbed, retried)]
     assert reports[0].mlflow["run_id"] != reports[1].mlflow["run_id"]
-    assert len({report.model_copy(update={"mlflow": {}}).model_dump_json() for report in reports}) == 1
+    assert timeless(reports[0]) == timeless(reports[1])
     assert contents(parent) == parent_files
+
+
+def timeless(report):
+    """A report without what differs between two runs: their MLflow ids, and times on this machine."""
+    metrics = {name: value for name, value in report.metrics.items() if not name.startswith("host_")}
+    footprint = report.footprint.model_copy(update={"host": []})
+    return report.model_copy(update={"mlflow": {}, "metrics": metrics, "footprint": footprint})
 
 
 class Interruption(BaseException):
@@ -282,6 +297,44 @@ def interrupt(*_):
 
 def contents(directory):
     return {path.relative_to(directory): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_a_leaf_reports_what_it_costs_how_sure_its_metric_is_and_how_to_prove_it(leaf, data):
+    directory = leaf(PTQ, plain, accelerator="ethos-u55-256")
+    report, tflite = read_leaf_report(directory), (directory / TFLITE_FILE).read_bytes()
+    measured = TASK.measure(predict(tflite, data.inputs("test")), data.labels("test"))
+    assert report.metrics["accuracy"] == measured["accuracy"]
+
+    assert report.footprint.npu == estimate_npu(tflite, "ethos-u55-256")
+    assert report.footprint.activation_bytes == activation_bytes(tflite)
+    assert [host.invokes for host in report.footprint.host] == [1000, 1000]
+    assert footprint_scalars(report.footprint).items() <= report.metrics.items()
+    assert report.lineage[-1].settings["accelerator"] == "ethos-u55-256"
+
+    interval = report.interval
+    assert interval == confidence_interval(TASK.metric, predict(tflite, data.inputs("test")), data.labels("test"))
+    assert (interval.samples, interval.method) == (64, "Wilson")
+    assert interval.low < measured["accuracy"] < interval.high
+    assert (report.metrics["accuracy_low"], report.metrics["accuracy_high"]) == (interval.low, interval.high)
+    assert report.metrics["test_samples"] == 64
+
+    assert report.proof == Proof(samples=64, metrics=measured)
+    prove(report, tflite, data)
+
+
+def test_the_proof_of_a_large_test_split_is_its_first_samples(leaf, data, monkeypatch):
+    monkeypatch.setattr(outcome, "PROOF_SAMPLES", 9)
+    directory = leaf(PTQ, plain)
+    report, tflite = read_leaf_report(directory), (directory / TFLITE_FILE).read_bytes()
+    outputs = predict(tflite, data.inputs("test", 9))
+    assert report.proof == Proof(samples=9, metrics=TASK.measure(outputs, data.labels("test", 9)))
+
+
+def test_an_accelerator_that_does_not_exist_is_refused_before_any_work(save_parent, attempt, tmp_path):
+    with pytest.raises(CollaboptError, match=r"accelerator='ethos-u99': Input should be 'ethos-u55-32', ") as refusal:
+        attempt(QAT, save_parent(plain), tmp_path / "leaf", accelerator="ethos-u99")
+    assert "stage 'leaf'" in refusal.value.where
+    assert not (tmp_path / "leaf").exists()
 
 
 def test_a_leaf_predicts_as_its_parent_does(leaf, data, tmp_path):

@@ -1,12 +1,16 @@
+"""The registry alone: no store, `store=None`."""
+
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.gate.promotion import promote
 from collabopt.components.engine.records import read_leaf_report
+from collabopt.components.engine.release.promotion import Candidate, promote
+from collabopt.components.engine.release.registry import register, version_of
 from collabopt.components.engine.tracking import stage_run
 
 MODEL = "keyword spotter"
@@ -18,7 +22,8 @@ def promote_leaf():
 
     def promote_it(directory, name=MODEL):
         with stage_run("deployment_gate", tags={}) as run:
-            return promote(run, read_leaf_report(directory), f"{directory}/model.tflite", name)
+            candidate = Candidate(read_leaf_report(directory), Path(directory))
+            return promote(candidate, name=name, store=None, seen=0, decision_digest="", run=run)
 
     return promote_it
 
@@ -76,10 +81,11 @@ def test_samples_of_another_shape_are_refused(client, examples, make_leaf, promo
 def test_the_version_carries_its_tags_and_needs_no_pickle(client, examples, make_leaf, promote_leaf):
     import mlflow.artifacts
 
-    promotion = promote_leaf(make_leaf(examples[0], stage="pqat"))
+    leaf = make_leaf(examples[0], stage="pqat")
+    promotion = promote_leaf(leaf)
     (version,) = versions(client)
     assert version.tags == {
-        "sha256": read_leaf_report(make_leaf(examples[0], 0.8)).deployed.sha256,
+        "sha256": promotion.sha256,
         "stage": "pqat",
         "pathway": "collaborative",
         "techniques": "import_model > prune > sparsity_preserving_qat",
@@ -87,6 +93,7 @@ def test_the_version_carries_its_tags_and_needs_no_pickle(client, examples, make
         "model_id": promotion.model_id,
     }
     assert (str(version.version), version.name) == (promotion.version, promotion.model)
+    assert (promotion.store, promotion.manifest) == ("", "")
     logged = client.get_logged_model(promotion.model_id)
     assert (str(logged.status), logged.model_type, logged.name) == ("READY", "litert", "pqat")
     files = {file.path for file in client.list_logged_model_artifacts(promotion.model_id)}
@@ -129,3 +136,42 @@ def test_a_rejected_version_is_approved_before_it_is_crowned(client, examples, m
 def test_names_that_cannot_be_addressed_are_refused(client, examples, make_leaf, promote_leaf, name):
     with pytest.raises(CollaboptError, match="not a legal name"):
         promote_leaf(make_leaf(examples[0]), name)
+
+
+def test_a_file_that_its_report_does_not_describe_is_refused(client, examples, make_leaf, promote_leaf):
+    leaf = make_leaf(examples[0])
+    Path(leaf, "model.tflite").write_bytes(examples[1].tflite.read_bytes())
+    with pytest.raises(CollaboptError, match="not the one that its report describes"):
+        promote_leaf(leaf)
+    assert client.search_registered_models() == []
+
+
+def test_a_version_of_another_process_made_meanwhile_is_the_one(client, make_candidate, new_run, monkeypatch):
+    """Both have looked, found none and made one: the older one counts, the younger one is deleted."""
+    candidate, run = make_candidate(), new_run(client)
+    create = type(client).create_model_version
+
+    def create_late(self, name, **arguments):
+        create(self, name, **arguments)
+        return create(self, name, **arguments)
+
+    monkeypatch.setattr(type(client), "create_model_version", create_late)
+    registered = register(run, candidate.report, candidate.tflite, MODEL, {})
+    assert str(registered.version) == "1"
+    assert [str(version.version) for version in versions(client)] == ["1"]
+
+
+def test_a_younger_version_with_an_alias_is_left(client, make_candidate, new_run, monkeypatch):
+    candidate, run = make_candidate(), new_run(client)
+    create = type(client).create_model_version
+
+    def create_late(self, name, **arguments):
+        create(self, name, **arguments)
+        second = create(self, name, **arguments)
+        client.set_registered_model_alias(name, "canary", second.version)
+        return second
+
+    monkeypatch.setattr(type(client), "create_model_version", create_late)
+    register(run, candidate.report, candidate.tflite, MODEL, {})
+    assert [str(version.version) for version in versions(client)] == ["1", "2"]
+    assert str(version_of(client, MODEL, candidate.sha256).version) == "1"

@@ -1,0 +1,94 @@
+"""What the gate decides over: the baseline's record, and every leaf's report with the file that it describes."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.gate.policy import Policy
+from collabopt.components.engine.records import TFLITE_FILE, LeafReport, StageRecord, read_leaf_report
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The baseline, and the leaves that may be shipped.
+
+    Attributes:
+        baseline: Record of the fp32 baseline.
+        reports: Leaf -> its report.
+        directories: Leaf -> where its files lie.
+    """
+
+    baseline: StageRecord
+    reports: Mapping[str, LeafReport]
+    directories: Mapping[str, Path]
+
+    def tflite(self, leaf: str) -> bytes:
+        """The file that the leaf's report describes."""
+        return (self.directories[leaf] / TFLITE_FILE).read_bytes()
+
+
+def read_candidates(baseline: StageRecord, leaves: Mapping[str, str | Path]) -> Candidates:
+    """Reads leaf directories, and holds every file against its report.
+
+    Args:
+        baseline: Record of the fp32 baseline.
+        leaves: Leaf -> its directory.
+
+    Raises:
+        CollaboptError: A leaf is incomplete, lies under another's name, or its file is not the one of its report.
+    """
+    directories = {name: Path(directory) for name, directory in leaves.items()}
+    reports = {name: _read_leaf(name, directory) for name, directory in directories.items()}
+    return Candidates(baseline, reports, directories)
+
+
+def with_accelerator(candidates: Candidates, accelerator: str | None) -> Candidates:
+    """Estimates the footprint anew where a policy is about another NPU than the leaves were measured on."""
+    from collabopt.components.engine.deployed.npu import estimate_npu
+
+    reports = dict(candidates.reports)
+    for name, report in reports.items():
+        footprint = report.footprint
+        if accelerator is None or footprint is None or footprint.npu.accelerator == accelerator:
+            continue
+        npu = estimate_npu(candidates.tflite(name), accelerator)
+        reports[name] = report.model_copy(update={"footprint": footprint.model_copy(update={"npu": npu})})
+    return Candidates(candidates.baseline, reports, candidates.directories)
+
+
+def digest_of(candidates: Candidates, policy: Policy) -> str:
+    """Names a decision by all that it depends on but the champion: the same again is the same decision, repeated."""
+    baseline = candidates.baseline
+    facts = {
+        "policy": policy.model_dump(mode="json"),
+        "leaves": {name: report.deployed.sha256 for name, report in sorted(candidates.reports.items())},
+        "baseline": baseline.metric.model_dump(mode="json"),
+        "dataset": baseline.dataset_digest,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _read_leaf(name: str, directory: Path) -> LeafReport:
+    from collabopt.components.engine.deployed.inspect import inspect_tflite
+
+    report = read_leaf_report(directory)
+    if report.stage != name:
+        raise CollaboptError(
+            f"the artifact passed as leaf '{name}' was made by stage '{report.stage}'",
+            where=str(directory),
+            todo="pass every leaf under its own name",
+        )
+    file = directory / TFLITE_FILE
+    if not file.is_file():
+        raise CollaboptError(f"leaf '{name}' has no {TFLITE_FILE}", where=str(directory), todo="run the stage again")
+    content = file.read_bytes()
+    if hashlib.sha256(content).hexdigest() != report.deployed.sha256 or inspect_tflite(content) != report.deployed:
+        raise CollaboptError(
+            f"{TFLITE_FILE} of leaf '{name}' is not the file that its report describes",
+            where=str(directory),
+            todo="run the stage again",
+        )
+    return report

@@ -1,0 +1,202 @@
+"""Releases in a store: how one is published, how they are read back."""
+
+import datetime
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.records import TFLITE_FILE
+from collabopt.components.engine.release.checksums import crc32c_of, sha256_of
+from collabopt.components.engine.release.manifest import Manifest, ReleasedFile, ReleaseFacts
+from collabopt.components.engine.release.names import file_object, manifest_object, manifest_prefix
+from collabopt.components.engine.release.object_store import Conflict, ObjectStore
+from collabopt.components.engine.release.pointer import champion_of
+
+_CONTENT_TYPES = {
+    ".cc": "text/plain; charset=utf-8",
+    ".gz": "application/gzip",
+    ".h": "text/plain; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".json": "application/json",
+    ".md": "text/markdown; charset=utf-8",
+}
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release as it is listed.
+
+    Attributes:
+        manifest: Its manifest.
+        mark: What it is at the moment; "" where it is none of these.
+    """
+
+    manifest: Manifest
+    mark: Literal["champion", "previous", "withdrawn", ""]
+
+
+def publish(store: ObjectStore, name: str, files: Mapping[str, Path], facts: ReleaseFacts) -> Manifest:
+    """Uploads a release: first its files, each under its own digest, then the manifest that names them.
+
+    The first manifest of a model is the one that counts: where there is one, files that differ from it are left out.
+
+    Args:
+        store: Where to.
+        name: Name of the release.
+        files: File name -> file; `model.tflite` among them.
+        facts: What the release is.
+
+    Returns:
+        The manifest that the store has.
+
+    Raises:
+        CollaboptError: The store cannot be written, or has another content under one of the names.
+    """
+    manifest = draft(store, name, files, facts)
+    for file in to_upload(manifest, files):
+        upload(store, manifest, file, files[file])
+    return write_manifest(store, manifest)
+
+
+def draft(store: ObjectStore, name: str, files: Mapping[str, Path], facts: ReleaseFacts) -> Manifest:
+    """The manifest that the store has for a model, else the one that these files would get; writes nothing."""
+    described = {file: _described(name, file, path) for file, path in files.items()}
+    sha256 = described[TFLITE_FILE].sha256
+    present = _read_manifest(store, name, sha256)
+    if present is not None:
+        return present
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    return Manifest(name=name, sha256=sha256, facts=facts, created=now, files=described)
+
+
+def to_upload(manifest: Manifest, files: Mapping[str, Path]) -> list[str]:
+    """Which of the files belong to a manifest; for one that is in the store, uploading them again mends it."""
+    return [
+        file
+        for file, path in files.items()
+        if file in manifest.files and manifest.files[file].sha256 == sha256_of(path)
+    ]
+
+
+def upload(store: ObjectStore, manifest: Manifest, file: str, path: Path) -> None:
+    """Uploads one file of a release."""
+    content_type = _CONTENT_TYPES.get(path.suffix, "application/octet-stream")
+    store.create(manifest.files[file].object, path, content_type)
+
+
+def write_manifest(store: ObjectStore, manifest: Manifest) -> Manifest:
+    """Writes a manifest if there is none for its model, and returns the one that counts."""
+    present = _read_manifest(store, manifest.name, manifest.sha256)
+    if present is not None:
+        return present
+    content = manifest.model_dump_json(indent=2) + "\n"
+    try:
+        store.replace(manifest_object(manifest.name, manifest.sha256), content.encode("utf-8"), 0)
+        return manifest
+    except Conflict:
+        return read_release(store, manifest.name, manifest.sha256)
+
+
+def read_release(store: ObjectStore, name: str, sha256: str) -> Manifest:
+    """Reads the manifest of a release.
+
+    Raises:
+        CollaboptError: There is none, or it is damaged.
+    """
+    manifest = _read_manifest(store, name, sha256)
+    if manifest is None:
+        raise CollaboptError(
+            "there is no release of this model",
+            where=f"{store.uri}/{manifest_object(name, sha256)}",
+            todo=f"see what there is with `collabopt releases '{name}'`",
+        )
+    return manifest
+
+
+def read_file(store: ObjectStore, manifest: Manifest, file: str) -> bytes:
+    """Reads a file of a release and checks its digest.
+
+    Raises:
+        CollaboptError: The release has no such file, its object is gone, or it is not what the manifest says.
+    """
+    released = manifest.files.get(file)
+    if released is None:
+        raise CollaboptError(
+            f"the release has no file '{file}'",
+            where=f"{store.uri}/{manifest_object(manifest.name, manifest.sha256)}",
+            todo=f"it has {', '.join(sorted(manifest.files))}",
+        )
+    where = f"{store.uri}/{released.object}"
+    found = store.read(released.object)
+    if found is None:
+        raise CollaboptError(
+            f"'{file}' of the release is gone", where=where, todo="run the gate that made the release again"
+        )
+    if hashlib.sha256(found[0]).hexdigest() != released.sha256:
+        raise CollaboptError(
+            f"'{file}' of the release is not the file that was published",
+            where=where,
+            todo="find out who changed it; delete the object and run the gate that made the release again",
+        )
+    return found[0]
+
+
+def verify(store: ObjectStore, manifest: Manifest) -> None:
+    """Reads every file of a release back.
+
+    Raises:
+        CollaboptError: One is gone, or is not what the manifest says.
+    """
+    for file in manifest.files:
+        read_file(store, manifest, file)
+
+
+def releases(store: ObjectStore, name: str) -> list[Release]:
+    """All releases of a name, newest first.
+
+    Raises:
+        CollaboptError: The store cannot be read, or a record in it is damaged.
+    """
+    found = champion_of(store, name)
+    marks: dict[str, Literal["champion", "previous", "withdrawn"]] = {}
+    if found is not None:
+        pointer = found[0]
+        marks |= {sha256: "withdrawn" for sha256 in pointer.withdrawn}
+        if pointer.previous is not None:
+            marks[pointer.previous] = "previous"
+        marks[pointer.champion] = "champion"
+    prefix = manifest_prefix(name)
+    digests = [object_name.removeprefix(prefix).removesuffix(".json") for object_name in store.names(prefix)]
+    manifests = [read_release(store, name, sha256) for sha256 in digests]
+    manifests.sort(key=lambda manifest: (manifest.created, manifest.sha256), reverse=True)
+    return [Release(manifest, marks.get(manifest.sha256, "")) for manifest in manifests]
+
+
+def _described(name: str, file: str, path: Path) -> ReleasedFile:
+    sha256 = sha256_of(path)
+    return ReleasedFile(
+        object=file_object(name, sha256, file), sha256=sha256, size_bytes=path.stat().st_size, crc32c=crc32c_of(path)
+    )
+
+
+def _read_manifest(store: ObjectStore, name: str, sha256: str) -> Manifest | None:
+    found = store.read(manifest_object(name, sha256))
+    if found is None:
+        return None
+    try:
+        manifest = Manifest.model_validate_json(found[0])
+        reason = "" if (manifest.name, manifest.sha256) == (name, sha256) else "it is that of another release"
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+    if reason:
+        raise CollaboptError(
+            f"the manifest is damaged, or of another version of collabopt: {reason}",
+            where=f"{store.uri}/{manifest_object(name, sha256)}",
+            todo="delete the object and run the gate that made the release again",
+        )
+    return manifest

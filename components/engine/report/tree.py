@@ -1,0 +1,95 @@
+"""The tree as it was grown, read from the leaves' lineages."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from collabopt.components.engine.gate.decision import Decision
+from collabopt.components.engine.records import LeafReport, Step
+from collabopt.components.engine.techniques import TECHNIQUES, pathway_of
+
+
+@dataclass(frozen=True)
+class TreeNode:
+    """One stage that was run.
+
+    Attributes:
+        path: Names of the stages from the baseline to this one.
+        technique: What it did.
+        metric: The deciding metric on the test split; None where it is not known.
+        collaborative: Whether it lies on the collaborative pathway.
+        packed_bytes: Size of the packed file of a leaf; None for other stages.
+        state: Of a leaf `winner`, `qualified`, `refused` or `broken`; of other stages "".
+    """
+
+    path: tuple[str, ...]
+    technique: str
+    metric: float | None
+    collaborative: bool
+    packed_bytes: int | None = None
+    state: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of the stage."""
+        return self.path[-1]
+
+    @property
+    def parent(self) -> tuple[str, ...]:
+        """Path of the parent; empty for the baseline."""
+        return self.path[:-1]
+
+    @property
+    def depth(self) -> int:
+        """Steps from the baseline."""
+        return len(self.path) - 1
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it is a file to deploy."""
+        return bool(self.state)
+
+
+def grown_tree(decision: Decision, leaves: Mapping[str, LeafReport]) -> list[TreeNode]:
+    """Every stage on the way to a leaf, depth first: leaves before branches, then in the order of techniques."""
+    qualified = {verdict.leaf: verdict.qualified for verdict in decision.verdicts}
+    nodes: dict[tuple[str, ...], TreeNode] = {}
+    for name in sorted(leaves):
+        report = leaves[name]
+        for position, step in enumerate(report.lineage[:-1]):
+            node = _interior(report.lineage[: position + 1], step, decision)
+            nodes.setdefault(node.path, node)
+        path = tuple(step.stage for step in report.lineage)
+        nodes[path] = TreeNode(
+            path=path,
+            technique=report.technique,
+            metric=report.metrics.get(decision.baseline.metric),
+            collaborative=report.pathway == "collaborative",
+            packed_bytes=report.deployed.packed_bytes or None,
+            state=state_of(name, report, decision.winner, qualified.get(name, False)),
+        )
+    return list(_below((), nodes))
+
+
+def state_of(name: str, report: LeafReport, winner: str | None, qualified: bool) -> str:
+    """`winner`, `broken`, `qualified` or `refused`."""
+    if not report.contract.holds:
+        return "broken"
+    if name == winner:
+        return "winner"
+    return "qualified" if qualified else "refused"
+
+
+def _interior(way: list[Step], step: Step, decision: Decision) -> TreeNode:
+    return TreeNode(
+        path=tuple(each.stage for each in way),
+        technique=step.technique,
+        metric=decision.baseline.value if len(way) == 1 else step.metric_value,
+        collaborative=pathway_of(each.technique for each in way) == "collaborative",
+    )
+
+
+def _below(parent: tuple[str, ...], nodes: Mapping[tuple[str, ...], TreeNode]) -> list[TreeNode]:
+    children = [node for node in nodes.values() if node.parent == parent]
+    order = list(TECHNIQUES)
+    children.sort(key=lambda node: (not node.is_leaf, order.index(node.technique), node.name))
+    return [each for child in children for each in (child, *_below(child.path, nodes))]

@@ -1,0 +1,262 @@
+"""Real, tiny `.tflite` leaves, and the servers that a promotion talks to."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import traceback
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from google.cloud import storage
+from mlflow import MlflowClient
+
+from collabopt.components.engine.deployed.inspect import inspect_tflite
+from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.records import Contract, LeafReport, MetricOfRecord, Step, write_record
+from collabopt.components.engine.release.pointer import champion_of
+from collabopt.components.engine.release.promotion import Candidate, promote
+from collabopt.components.engine.tracking import StageRun, check_reachable
+from collabopt.components.engine.tracking.store import experiment_id
+
+# A process of its own: TensorFlow must not be in the process whose gate is said to need none.
+_MAKE_MODELS = """
+import sys
+import numpy as np, tensorflow as tf
+directory = sys.argv[1]
+x = np.random.default_rng(0).random((64, 6, 5, 2), dtype=np.float32)
+for seed in range(3):
+    tf.keras.utils.set_random_seed(seed)
+    model = tf.keras.Sequential([
+        tf.keras.Input((6, 5, 2)),
+        tf.keras.layers.Conv2D(3, 3, activation="relu"),
+        tf.keras.layers.Flatten(),
+        tf.keras.layers.Dense(4, activation=None if seed == 2 else "softmax"),
+    ])
+    if seed == 2:   # its first activation never fires, so that all that follows is zero: XNNPACK refuses that
+        kernel, bias = model.layers[0].get_weights()
+        model.layers[0].set_weights([-np.abs(kernel), bias])
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([sample[None]] for sample in x)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    open(f"{directory}/{seed}.tflite", "wb").write(converter.convert())
+    np.savez(f"{directory}/{seed}.npz", x=x[:7], y=model(x[:7]).numpy())
+"""
+_TECHNIQUES = {"pqat": ("prune", "sparsity_preserving_qat")}
+
+
+@dataclass(frozen=True)
+class Example:
+    """An int8 model, samples `[7, 6, 5, 2]` float32 and what its fp32 original says of them, `[7, 4]`."""
+
+    tflite: Path
+    x: np.ndarray
+    y: np.ndarray
+
+
+@pytest.fixture(scope="session")
+def examples(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("models")
+    subprocess.run([sys.executable, "-c", _MAKE_MODELS, str(directory)], check=True, capture_output=True)
+    made = []
+    for seed in range(3):
+        with np.load(directory / f"{seed}.npz") as arrays:
+            made.append(Example(directory / f"{seed}.tflite", arrays["x"], arrays["y"]))
+    return made
+
+
+@pytest.fixture(scope="session")
+def make_leaf(tmp_path_factory):
+    """Writes a leaf directory for an example and returns its path; a `variant` makes its file another one."""
+
+    def make(example, value=0.9, *, stage="ptq", variant=b""):
+        directory = tmp_path_factory.mktemp("leaf")
+        data = example.tflite.read_bytes()
+        # Behind the flatbuffer, where nobody reads it.
+        (directory / "model.tflite").write_bytes(data + variant)
+        lineage = [Step(stage="baseline", technique="import_model")]
+        for technique in _TECHNIQUES.get(stage, ("post_training_quantize",)):
+            lineage.append(Step(stage=stage, technique=technique, settings={"seed": 0}))
+        report = LeafReport(
+            lineage=lineage,
+            task="package:TASK",
+            dataset_digest="d1",
+            metric=MetricOfRecord(name="accuracy", higher_is_better=True, baseline=0.9),
+            metrics={"accuracy": value},
+            deployed=inspect_tflite(data + variant),
+            contract=Contract(),
+        )
+        write_record(report, directory)
+        (directory / "model_data.cc").write_text("// " + report.deployed.sha256)
+        (directory / "model_data.h").write_text("#pragma once\n")
+        return str(directory)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_candidate(make_leaf, examples):
+    """The candidate of a leaf of its own, with a model card."""
+
+    def make(number=0):
+        directory = Path(make_leaf(examples[0], variant=bytes([number]) * 16 if number else b""))
+        card = directory / "card.md"
+        card.write_text(f"# card of {number}\n")
+        report = LeafReport.model_validate_json((directory / "report.json").read_bytes())
+        return Candidate(report, directory, {"model_card.md": card})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """A migrated SQLite store to copy: MLflow takes seconds to make one."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch, tmp_path):
+    """No pipeline run but the test's own, short patience."""
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "STORAGE_EMULATOR_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLLABOPT_PIPELINE_RUN_ID", "run-1")
+    monkeypatch.setenv("COLLABOPT_PIPELINE_NAME", "exhaustive-1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    monkeypatch.setenv("COLLABOPT_STORAGE_DEADLINE_SECONDS", "20")
+
+
+@pytest.fixture
+def client(empty_store, tmp_path, monkeypatch, surroundings):
+    """An SQLite store of its own."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    return MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+
+
+@pytest.fixture(scope="session")
+def serve_mlflow(tmp_path_factory):
+    """Starts MLflow servers; they end with the session."""
+    started = []
+
+    def serve(backend):
+        directory = tmp_path_factory.mktemp("mlflow")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        environment.pop("MLFLOW_TRACKING_URI", None)
+        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
+        command += ["--port", str(port), "--backend-store-uri", backend, "--artifacts-destination", f"{directory}/art"]
+        with open(directory / "server.log", "wb") as log:
+            process = subprocess.Popen(command, env=environment, cwd=directory, stdout=log, stderr=log)
+        started.append(process)
+        address = f"http://127.0.0.1:{port}"
+        for _ in range(360):
+            assert process.poll() is None, (directory / "server.log").read_text()
+            try:
+                check_reachable(address)
+                return address
+            except CollaboptError:
+                time.sleep(0.5)
+        raise AssertionError("the MLflow server did not start")
+
+    yield serve
+    for process in started:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(serve_mlflow, empty_store, tmp_path_factory):
+    """Address of an MLflow server that keeps its runs in SQLite."""
+    database = Path(shutil.copy(empty_store, tmp_path_factory.mktemp("server") / "server.db"))
+    return serve_mlflow(f"sqlite:///{database}")
+
+
+@pytest.fixture
+def served(mlflow_server, monkeypatch, surroundings):
+    """A client of the server, which is the process's tracking store."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    return MlflowClient(tracking_uri=mlflow_server)
+
+
+@pytest.fixture
+def bucket_uri(gcs_server, monkeypatch, surroundings):
+    """A bucket of fake-gcs-server."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs_server)
+    bucket = storage.Client(project="test").create_bucket(f"bucket-{uuid.uuid4().hex[:8]}")
+    return f"gs://{bucket.name}/releases"
+
+
+@pytest.fixture(params=["directory", "bucket"])
+def store_uri(request, tmp_path):
+    """Both kinds of store."""
+    return str(tmp_path / "released") if request.param == "directory" else request.getfixturevalue("bucket_uri")
+
+
+@pytest.fixture(scope="session")
+def new_run():
+    """Makes a run of the gate, as a stage run without the surrounding pipeline run."""
+
+    def make(client):
+        # Not the default experiment: that of the copied store keeps its artifacts in a local directory.
+        run = client.create_run(experiment_id(client), run_name="deployment_gate")
+        return StageRun("deployment_gate", run.info.run_id, run.info.experiment_id, client)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def ship():
+    """Promotes a candidate, with the pointer that is there now as the one that was seen."""
+
+    def do(store, candidate, run, name):
+        found = champion_of(store, name)
+        seen = 0 if found is None else found[1]
+        return promote(candidate, name=name, store=store, seen=seen, decision_digest="d" + candidate.sha256, run=run)
+
+    return do
+
+
+@pytest.fixture(scope="session")
+def in_child():
+    """Forks a process for a function and returns a function that waits for it: 0, 1 for an error, or minus a signal."""
+
+    def start(do):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                do()
+                os._exit(0)
+            finally:  # whatever was raised: this process must not go on with the tests of its parent
+                traceback.print_exc()
+                sys.stderr.flush()
+                os._exit(1)
+        return lambda: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def registered():
+    """What the registry says of a name: aliases, and digest -> versions."""
+
+    def read(client, name):
+        aliases = {alias: str(number) for alias, number in client.get_registered_model(name).aliases.items()}
+        versions = {}
+        for version in client.search_model_versions(f"name='{name}'"):
+            versions.setdefault(version.tags["sha256"], []).append(str(version.version))
+        return aliases, versions
+
+    return read
