@@ -1,4 +1,5 @@
 import re
+import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 
@@ -187,6 +188,27 @@ def test_a_leaf_without_its_file_has_no_histogram(make_case, parse):
     assert "No file is at hand." in page.text
 
 
-def test_rendering_needs_no_tensorflow(make_case):
-    render_report(*make_case().arguments)
-    assert "tensorflow" not in sys.modules
+_RENDER = """
+import sys
+from pathlib import Path
+from collabopt.components.engine.gate.decision import Decision
+from collabopt.components.engine.records import LeafReport, StageRecord
+from collabopt.components.engine.report.html import render_report
+files = Path(sys.argv[1])
+decision = Decision.model_validate_json((files / "decision").read_bytes())
+baseline = StageRecord.model_validate_json((files / "baseline").read_bytes())
+leaves = {path.stem: LeafReport.model_validate_json(path.read_bytes()) for path in files.glob("*.json")}
+render_report(decision, baseline, leaves, {path.stem: path.read_bytes() for path in files.glob("*.tflite")})
+print("tensorflow" in sys.modules)
+"""
+
+
+def test_rendering_needs_no_tensorflow(make_case, tmp_path):
+    decision, baseline, leaves, tflites = make_case().arguments
+    (tmp_path / "decision").write_text(decision.model_dump_json())
+    (tmp_path / "baseline").write_text(baseline.model_dump_json())
+    for leaf, report in leaves.items():
+        (tmp_path / f"{leaf}.json").write_text(report.model_dump_json())
+        (tmp_path / f"{leaf}.tflite").write_bytes(tflites[leaf])
+    command = [sys.executable, "-c", _RENDER, str(tmp_path)]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "False\n"
