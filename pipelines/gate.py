@@ -41,7 +41,7 @@ def gate_again(
     gate = Gate(
         read_candidates(read_baseline(directory / BASELINE_FILE), leaves),
         parse_policy(policy_text(policy_file) if policy_file else ""),
-        functools.cache(lambda: read_samples(directory / SAMPLE_FILE)),
+        functools.partial(read_samples, directory / SAMPLE_FILE),
         name,
         releases,
     )

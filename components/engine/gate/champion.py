@@ -35,7 +35,7 @@ def reigning(
     store: "ObjectStore | None",
     name: str,
     candidates: Candidates,
-    samples: Callable[[], TestSamples],
+    samples: Callable[[int | None], TestSamples],
     accelerator: str | None,
     decision_digest: str,
 ) -> Reigning:
@@ -48,7 +48,7 @@ def reigning(
         store: Where releases are kept; None for nowhere.
         name: Name of the releases.
         candidates: Whose data set and target the champion is measured on, where its own were others.
-        samples: Reads the test samples.
+        samples: Reads the first so many test samples, or all for None.
         accelerator: NPU of the policy.
         decision_digest: Names the decision that is about to be taken.
 
@@ -96,7 +96,7 @@ def _measured_alike(
     report: LeafReport,
     tflite: bytes,
     candidates: Candidates,
-    samples: Callable[[], TestSamples],
+    samples: Callable[[int | None], TestSamples],
     accelerator: str | None,
 ) -> LeafReport:
     """The champion's report with its figures on the candidates' test split and target."""
@@ -106,7 +106,7 @@ def _measured_alike(
 
     if report.dataset_digest != candidates.baseline.dataset_digest:
         task = load_task(candidates.baseline.task)
-        test = samples()
+        test = samples(None)
         metrics = task.measure(predict(tflite, test.inputs), test.labels)
         report = report.model_copy(update={"metrics": metrics, "dataset_digest": candidates.baseline.dataset_digest})
     targets = {each.footprint.npu.accelerator for each in candidates.reports.values() if each.footprint is not None}

@@ -175,14 +175,6 @@ def decide(
     )
 
 
-def assess(leaves: Mapping[str, LeafReport], baseline: StageRecord, policy: Policy) -> bool:
-    """Whether any leaf qualifies, for pipelines that grow further branches only if none does.
-
-    Goals against the champion count as met: here nobody knows it.
-    """
-    return decide(baseline, leaves, policy).winner is not None
-
-
 def _judge(
     name: str,
     report: LeafReport,

@@ -22,6 +22,7 @@ from collabopt.components.engine.records import (
     DECISION_FILE,
     GATE_FILES,
     HTML_FILE,
+    PROOF_SAMPLES,
     SAMPLE_FILE,
 )
 from collabopt.components.engine.release.names import check_model_name
@@ -40,14 +41,14 @@ class Gate:
     Attributes:
         candidates: The baseline and the leaves.
         policy: What qualifies and what is preferred.
-        samples: Reads the test samples; called when they are needed.
+        samples: Reads the first so many test samples, or all for None; called when they are needed.
         name: Name of the registered model and of the releases.
         releases: Where releases are kept: `gs://bucket/prefix` or a directory; "" for the MLflow registry alone.
     """
 
     candidates: Candidates
     policy: Policy
-    samples: Callable[[], TestSamples]
+    samples: Callable[[int | None], TestSamples]
     name: str
     releases: str = ""
 
@@ -101,12 +102,12 @@ def run_gate(gate: Gate, output: Path, parameters: Mapping[str, object]) -> Deci
         CollaboptError: Policy, artifacts or name are not valid, the winner cannot be proven, MLflow or the releases
             cannot be reached, or no leaf qualifies and the policy wants that to fail.
     """
-    gate.decide()  # what is wrong with the input shows before anything is begun
+    first = gate.decide()  # what is wrong with the input shows before anything is begun
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".unfinished-") as unfinished:
         written = Path(unfinished)
         with stage_run(STAGE) as run:
-            decision = _settle(gate, run, written)
+            decision = _settle(gate, first, run, written)
             run.set_tags({"winner": decision.winner or "none"})
             for name in _present(written, (DECISION_FILE, *RELEASED_FILES)):
                 run.log_artifact(written / name)
@@ -124,14 +125,14 @@ def run_gate(gate: Gate, output: Path, parameters: Mapping[str, object]) -> Deci
     return decision
 
 
-def _settle(gate: Gate, run: StageRun, written: Path) -> Decision:
-    """Decides and promotes, until no other gate has come in between."""
+def _settle(gate: Gate, first: tuple[Decision, Reigning], run: StageRun, written: Path) -> Decision:
+    """Promotes what was decided; where another gate has come in between, decides again."""
+    decision, present = first
     while True:
-        decision, present = gate.decide()
         _write_files(gate, decision, written)
         if decision.winner is None:
             return decision
-        samples = gate.samples()
+        samples = gate.samples(PROOF_SAMPLES)
         prove_on(
             gate.measured.reports[decision.winner],
             gate.candidates.tflite(decision.winner),
@@ -140,9 +141,9 @@ def _settle(gate: Gate, run: StageRun, written: Path) -> Decision:
         )
         try:
             _promote(gate, decision.winner, present, run, written)
+            return decision
         except Conflict:
-            continue
-        return decision
+            decision, present = gate.decide()
 
 
 def _promote(gate: Gate, winner: str, present: Reigning, run: StageRun, written: Path) -> None:
@@ -186,7 +187,7 @@ def _write_files(gate: Gate, decision: Decision, written: Path) -> None:
         (written / name).unlink(missing_ok=True)
     for name, text in files.items():
         (written / name).write_text(text, encoding="utf-8")
-    gate.samples().write(written / SAMPLE_FILE)
+    gate.samples(PROOF_SAMPLES).write(written / SAMPLE_FILE)
 
 
 def _publish(written: Path, output: Path) -> None:

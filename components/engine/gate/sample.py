@@ -29,21 +29,21 @@ class TestSamples:
         np.savez_compressed(path, inputs=self.inputs[:PROOF_SAMPLES], labels=self.labels[:PROOF_SAMPLES])
 
 
-def samples_of(dataset: str | Path) -> TestSamples:
-    """The test split of a `Dataset` directory."""
+def samples_of(dataset: str | Path, limit: int | None = None) -> TestSamples:
+    """The first `limit` samples of the test split of a `Dataset` directory."""
     data = StoredDataset(dataset)
-    return TestSamples(data.inputs("test"), data.labels("test"))
+    return TestSamples(data.inputs("test", limit), data.labels("test", limit))
 
 
-def read_samples(path: Path) -> TestSamples:
-    """Reads what `TestSamples.write` has written.
+def read_samples(path: Path, limit: int | None = None) -> TestSamples:
+    """Reads the first `limit` samples of what `TestSamples.write` has written.
 
     Raises:
         CollaboptError: The file is missing or holds something else.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return TestSamples(arrays["inputs"], arrays["labels"])
+            return TestSamples(arrays["inputs"][:limit], arrays["labels"][:limit])
     except (OSError, ValueError, KeyError) as error:
         raise CollaboptError(
             "the test samples of this run cannot be read, so that no leaf of it can be proven",

@@ -78,7 +78,7 @@ def _gate(baseline: str, dataset: str, leaves: Mapping[str, str], policy: str, m
     return Gate(
         read_candidates(read_stage_record(baseline), leaves),
         parse_policy(policy),
-        functools.cache(lambda: samples_of(dataset)),
+        functools.partial(samples_of, dataset),
         model_name,
         releases,
     )

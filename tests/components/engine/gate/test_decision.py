@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.gate.decision import Champion, Decision, assess, decide
+from collabopt.components.engine.gate.decision import Champion, Decision, decide
 from collabopt.components.engine.gate.policy import Goal, Policy, Preference, example_policies, parse_policy
 
 NO_LIMIT = Policy(goals=())
@@ -185,11 +185,11 @@ def test_none_qualified_is_an_outcome(make_report, make_baseline, count):
     assert decision.outcome == f"none of {count} leaves qualifies; nothing is shipped"
 
 
-def test_assess_says_whether_any_leaf_qualifies(make_report, make_baseline):
+def test_there_is_a_winner_where_any_leaf_qualifies(make_report, make_baseline):
     leaves = {"ptq": make_report(0.5), "qat": make_report(0.9)}
-    assert assess(leaves, make_baseline(), Policy())
+    assert decide(make_baseline(), leaves, Policy()).winner is not None
     del leaves["qat"]
-    assert not assess(leaves, make_baseline(), Policy())
+    assert decide(make_baseline(), leaves, Policy()).winner is None
 
 
 def test_a_decision_survives_its_file(make_report, make_baseline):
@@ -232,7 +232,7 @@ def test_goals_against_a_champion_are_met_where_there_is_none(make_report, make_
     decision = decide(make_baseline(), leaves, BETTER)
     assert decision.winner == "ptq"
     assert "there is no champion yet" in verdict_on(decision, "ptq").goals[0].reason
-    assert assess(leaves, make_baseline(), BETTER)
+    assert decide(make_baseline(), leaves, BETTER).winner is not None
 
 
 def test_the_same_file_again_stays_the_champion(make_report, make_baseline):

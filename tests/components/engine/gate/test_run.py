@@ -35,7 +35,7 @@ def gate(client, baseline_directory, samples, tmp_path):
         candidates = read_candidates(read_stage_record(baseline), leaves)
         parameters = {"epochs": 3, "overrides": {"pqat": {"epochs": 5}}}
         return run_gate(
-            Gate(candidates, parse_policy(policy), lambda: samples, name, str(releases)), output, parameters
+            Gate(candidates, parse_policy(policy), lambda limit: samples, name, str(releases)), output, parameters
         )
 
     return run
