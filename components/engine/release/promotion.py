@@ -136,27 +136,18 @@ def perform(steps: "list[PromotionStep]") -> None:
         step.do()
 
 
+@dataclass
 class Attempt:
-    """What the steps of one promotion share: its arguments, and what earlier steps have found."""
+    """What the steps of one promotion share: the arguments of `promote`, and what earlier steps have found."""
 
-    def __init__(
-        self,
-        candidate: Candidate,
-        name: str,
-        store: ObjectStore | None,
-        seen: int,
-        decision_digest: str,
-        run: StageRun,
-    ) -> None:
-        """See `promote` for the arguments."""
-        self.candidate = candidate
-        self.name = name
-        self.store = store
-        self.seen = seen
-        self.decision_digest = decision_digest
-        self.run = run
-        self.manifest: Manifest | None = None
-        self.version: ModelVersion | None = None
+    candidate: Candidate
+    name: str
+    store: ObjectStore | None
+    seen: int
+    decision_digest: str
+    run: StageRun
+    manifest: Manifest | None = None
+    version: "ModelVersion | None" = None
 
     def result(self) -> Promotion:
         """Where the winner is found, once all steps are done."""

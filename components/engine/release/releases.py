@@ -40,29 +40,6 @@ class Release:
     mark: Literal["champion", "previous", "withdrawn", ""]
 
 
-def publish(store: ObjectStore, name: str, files: Mapping[str, Path], facts: ReleaseFacts) -> Manifest:
-    """Uploads a release: first its files, each under its own digest, then the manifest that names them.
-
-    The first manifest of a model is the one that counts: where there is one, files that differ from it are left out.
-
-    Args:
-        store: Where to.
-        name: Name of the release.
-        files: File name -> file; `model.tflite` among them.
-        facts: What the release is.
-
-    Returns:
-        The manifest that the store has.
-
-    Raises:
-        CollaboptError: The store cannot be written, or has another content under one of the names.
-    """
-    manifest = draft(store, name, files, facts)
-    for file in to_upload(manifest, files):
-        upload(store, manifest, file, files[file])
-    return write_manifest(store, manifest)
-
-
 def draft(store: ObjectStore, name: str, files: Mapping[str, Path], facts: ReleaseFacts) -> Manifest:
     """The manifest that the store has for a model, else the one that these files would get; writes nothing."""
     described = {file: _described(name, file, path) for file, path in files.items()}

@@ -1,12 +1,7 @@
 """Real, tiny `.tflite` leaves, and reports about them."""
 
 import shutil
-import subprocess
-import sys
-from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import pytest
 from mlflow import MlflowClient
 
@@ -28,32 +23,6 @@ from collabopt.components.engine.records import (
 )
 from collabopt.components.engine.training.task import DEFAULT_TASK, load_task
 
-# A process of its own: TensorFlow must not be in the process whose gate is said to need none.
-_MAKE_MODELS = """
-import sys
-import numpy as np, tensorflow as tf
-directory = sys.argv[1]
-x = np.random.default_rng(0).random((64, 6, 5, 2), dtype=np.float32)
-for seed in range(3):
-    tf.keras.utils.set_random_seed(seed)
-    model = tf.keras.Sequential([
-        tf.keras.Input((6, 5, 2)),
-        tf.keras.layers.Conv2D(3, 3, activation="relu"),
-        tf.keras.layers.Flatten(),
-        tf.keras.layers.Dense(4, activation=None if seed == 2 else "softmax"),
-    ])
-    if seed == 2:   # its first activation never fires, so that all that follows is zero: XNNPACK refuses that
-        kernel, bias = model.layers[0].get_weights()
-        model.layers[0].set_weights([-np.abs(kernel), bias])
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([sample[None]] for sample in x)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = converter.inference_output_type = tf.int8
-    open(f"{directory}/{seed}.tflite", "wb").write(converter.convert())
-    np.savez(f"{directory}/{seed}.npz", x=x[:7], y=model(x[:7]).numpy())
-"""
-
 TECHNIQUES = {
     "ptq": ("post_training_quantize",),
     "qat": ("quantize_aware_train",),
@@ -68,26 +37,6 @@ NPU = {
     "supported": True,
     "npu_operators": 4,
 }
-
-
-@dataclass(frozen=True)
-class Example:
-    """An int8 model, samples `[7, 6, 5, 2]` float32 and what its fp32 original says of them, `[7, 4]`."""
-
-    tflite: Path
-    x: np.ndarray
-    y: np.ndarray
-
-
-@pytest.fixture(scope="session")
-def examples(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("models")
-    subprocess.run([sys.executable, "-c", _MAKE_MODELS, str(directory)], check=True, capture_output=True)
-    made = []
-    for seed in range(3):
-        with np.load(directory / f"{seed}.npz") as arrays:
-            made.append(Example(directory / f"{seed}.tflite", arrays["x"], arrays["y"]))
-    return made
 
 
 @pytest.fixture(scope="session")
@@ -185,14 +134,6 @@ def baseline_directory(make_baseline, tmp_path):
     directory.mkdir()
     write_record(make_baseline(), directory)
     return str(directory)
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """A migrated SQLite store to copy: MLflow takes seconds to make one."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}")
-    return path
 
 
 @pytest.fixture

@@ -8,10 +8,8 @@ import sys
 import time
 import traceback
 import uuid
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 from google.cloud import storage
 from mlflow import MlflowClient
@@ -24,52 +22,7 @@ from collabopt.components.engine.release.promotion import Candidate, promote
 from collabopt.components.engine.tracking import StageRun, check_reachable
 from collabopt.components.engine.tracking.store import experiment_id
 
-# A process of its own: TensorFlow must not be in the process whose gate is said to need none.
-_MAKE_MODELS = """
-import sys
-import numpy as np, tensorflow as tf
-directory = sys.argv[1]
-x = np.random.default_rng(0).random((64, 6, 5, 2), dtype=np.float32)
-for seed in range(3):
-    tf.keras.utils.set_random_seed(seed)
-    model = tf.keras.Sequential([
-        tf.keras.Input((6, 5, 2)),
-        tf.keras.layers.Conv2D(3, 3, activation="relu"),
-        tf.keras.layers.Flatten(),
-        tf.keras.layers.Dense(4, activation=None if seed == 2 else "softmax"),
-    ])
-    if seed == 2:   # its first activation never fires, so that all that follows is zero: XNNPACK refuses that
-        kernel, bias = model.layers[0].get_weights()
-        model.layers[0].set_weights([-np.abs(kernel), bias])
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([sample[None]] for sample in x)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = converter.inference_output_type = tf.int8
-    open(f"{directory}/{seed}.tflite", "wb").write(converter.convert())
-    np.savez(f"{directory}/{seed}.npz", x=x[:7], y=model(x[:7]).numpy())
-"""
 _TECHNIQUES = {"pqat": ("prune", "sparsity_preserving_qat")}
-
-
-@dataclass(frozen=True)
-class Example:
-    """An int8 model, samples `[7, 6, 5, 2]` float32 and what its fp32 original says of them, `[7, 4]`."""
-
-    tflite: Path
-    x: np.ndarray
-    y: np.ndarray
-
-
-@pytest.fixture(scope="session")
-def examples(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("models")
-    subprocess.run([sys.executable, "-c", _MAKE_MODELS, str(directory)], check=True, capture_output=True)
-    made = []
-    for seed in range(3):
-        with np.load(directory / f"{seed}.npz") as arrays:
-            made.append(Example(directory / f"{seed}.tflite", arrays["x"], arrays["y"]))
-    return made
 
 
 @pytest.fixture(scope="session")
@@ -113,14 +66,6 @@ def make_candidate(make_leaf, examples):
         return Candidate(report, directory, {"model_card.md": card})
 
     return make
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """A migrated SQLite store to copy: MLflow takes seconds to make one."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}")
-    return path
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from collabopt.components.engine.release import promotion
 from collabopt.components.engine.release.manifest import facts_of
 from collabopt.components.engine.release.object_store import open_store
 from collabopt.components.engine.release.pointer import Pointer, champion_of, flip
-from collabopt.components.engine.release.releases import publish, read_release, verify
+from collabopt.components.engine.release.releases import draft, read_release, upload, verify, write_manifest
 
 
 @pytest.fixture
@@ -24,7 +24,10 @@ def scene(served, store_uri, make_candidate, new_run, ship):
 
     def make():
         name = uuid.uuid4().hex[:12]
-        publish(store, name, former.files(), facts_of(former.report, "run-0"))
+        manifest = draft(store, name, former.files(), facts_of(former.report, "run-0"))
+        for file, path in former.files().items():
+            upload(store, manifest, file, path)
+        write_manifest(store, manifest)
         flip(store, Pointer(name=name, history=(former.sha256,)), 0)
         served.create_registered_model(name)
         served.create_model_version(name, "gs://nowhere/model", tags={"sha256": former.sha256})
