@@ -229,8 +229,8 @@ def _row(outcome: Outcome) -> dict[str, Any]:
 def verdict(row: dict[str, Any] | None) -> str:
     """A leaf in a few words: `ok` where it holds its contract and is all int8, else what does not; and its cost.
 
-    For stock TFMOT, the layers that break their contract are also counted with palettes by output channel, as it
-    makes them.
+    The cost is in seconds of processor time and GB of peak memory. For stock TFMOT, the layers that break their
+    contract are also counted with palettes by output channel, as it makes them.
     """
     if row is None:
         return "-"
@@ -245,7 +245,7 @@ def verdict(row: dict[str, Any] | None) -> str:
         marks.append(f"breaks {_broken_layers(row['contract'])}{note}")
     if not row.get("int8"):
         marks.append(f"{sum(row.get('float_operators', {}).values())} float")
-    return f"{', '.join(marks) or 'ok'} {row['seconds']:.0f}s {row['peak_gb']:.1f}G"
+    return f"{', '.join(marks) or 'ok'} {row['cpu_seconds']:.0f}s {row['peak_gb']:.1f}G"
 
 
 def _broken_layers(contract: dict[str, Any]) -> int:
@@ -317,7 +317,7 @@ def _measure_in(directory: Path, arguments: argparse.Namespace, work: Callable[[
 
 def _line(row: dict[str, Any]) -> str:
     if row["status"] == "ok" and "int8" not in row:
-        return f"done {row['seconds']:.0f}s {row['peak_gb']:.1f}G"
+        return f"done {row['cpu_seconds']:.0f}s {row['peak_gb']:.1f}G"
     return f"{verdict(row)}  {row.get('error', '')}".rstrip()
 
 
@@ -327,7 +327,7 @@ def main() -> None:
     parser.add_argument("--schemes", nargs="+", default=SCHEMES, choices=SCHEMES)
     parser.add_argument("--architectures", nargs="+", default=list(ARCHITECTURES), choices=ARCHITECTURES)
     parser.add_argument("--leaves", nargs="+", default=LEAVES, choices=LEAVES)
-    parser.add_argument("--limit", type=float, default=300, metavar="SECONDS", help="of one stage")
+    parser.add_argument("--limit", type=float, default=300, metavar="SECONDS", help="processor time of one stage")
     parser.add_argument("--memory-limit", type=float, default=9, metavar="GB", help="of one stage")
     parser.add_argument("--json", type=Path, default=RESULTS, help="file of results; default: %(default)s")
     parser.add_argument("--again", action="store_true", help="measure what is in the file already, too")

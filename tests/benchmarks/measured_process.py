@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 POLL_SECONDS = 0.1
+HANGS_AFTER_LIMITS = 20
 LONGEST_ERROR = 300
 
 
@@ -43,7 +44,8 @@ def run_measured(work: Callable[[], Any], directory: Path, name: str, limit_s: f
         work: Returns something that JSON can hold.
         directory: The process runs in it, and leaves `<name>.log` there.
         name: Name for the files.
-        limit_s: Wall time after which the process is killed.
+        limit_s: Processor time after which the process is killed, so that other work on the machine does not count; or
+            twenty times as much wall time, for a process that waits for ever.
         limit_gb: Resident set beyond which it is killed.
     """
     started = time.perf_counter()
@@ -57,7 +59,8 @@ def run_measured(work: Callable[[], Any], directory: Path, name: str, limit_s: f
             ended, exit_status, usage = os.wait4(pid, os.WNOHANG)
             if ended:
                 break
-            stopped = stopped or _beyond(pid, time.perf_counter() - started, limit_s, limit_gb)
+            hangs = time.perf_counter() - started > HANGS_AFTER_LIMITS * limit_s
+            stopped = stopped or _beyond(pid, limit_s, limit_gb) or ("timeout" if hangs else "")
             if stopped:
                 os.kill(pid, signal.SIGKILL)
             time.sleep(POLL_SECONDS)
@@ -67,7 +70,7 @@ def run_measured(work: Callable[[], Any], directory: Path, name: str, limit_s: f
         raise
     took = (time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e6)
     if stopped:
-        reached = f"{limit_s:.0f} s" if stopped == "timeout" else f"{limit_gb:g} GB"
+        reached = f"{limit_s:.0f} s of processor time" if stopped == "timeout" else f"{limit_gb:g} GB"
         return Outcome(stopped, *took, error=f"stopped at {reached}")
     if os.waitstatus_to_exitcode(exit_status) != 0:
         return Outcome("crash", *took, error=_last_words(directory / f"{name}.log", exit_status))
@@ -96,8 +99,10 @@ def _run(work: Callable[[], Any], directory: Path, name: str) -> None:
         os._exit(1)
 
 
-def _beyond(pid: int, seconds: float, limit_s: float, limit_gb: float) -> str:
-    if seconds > limit_s:
+def _beyond(pid: int, limit_s: float, limit_gb: float) -> str:
+    # Behind the command's name, which may hold anything: user and system time are fields 14 and 15 of proc(5).
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    if (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") > limit_s:
         return "timeout"
     resident_pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
     return "memory" if resident_pages * os.sysconf("SC_PAGE_SIZE") > limit_gb * 1e9 else ""
