@@ -13,7 +13,7 @@ run: install ## The main job: the whole tree on the embedded example
 	$(BIN)/collabopt run --example digits
 
 test: install ## All tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: install ## Format, lint and types
 	$(BIN)/ruff format --check .
