@@ -10,7 +10,7 @@ import typer
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.records import HTML_FILE
-from collabopt.pipelines import PIPELINES
+from collabopt.pipelines import PIPELINES, cli_compile
 
 DEFAULT_OUTPUT = Path("collabopt-output")
 DEFAULT_RELEASES = "collabopt-releases"
@@ -21,6 +21,9 @@ app = typer.Typer(
     add_completion=False,
     help="TensorFlow's collaborative-optimization tree as Kubeflow Pipelines.",
 )
+
+app.command("compile")(cli_compile.compile_command)
+app.command("cluster-schema")(cli_compile.print_schema)
 
 
 def main() -> None:
@@ -186,37 +189,6 @@ def policy_schema() -> None:
     from collabopt.components.engine.gate.policy import policy_schema
 
     print(json.dumps(policy_schema(), indent=2))
-
-
-@app.command("compile")
-def compile_pipeline(
-    pipeline: Annotated[str, typer.Argument(help=f"One of {', '.join(PIPELINES)}.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="A .yaml, .yml or .json file.")],
-) -> None:
-    """Compile a pipeline for Kubeflow Pipelines."""
-    from collabopt.pipelines.preflight import check_pipeline
-
-    check_pipeline(pipeline)
-    if output.suffix not in (".yaml", ".yml", ".json"):
-        raise CollaboptError(
-            f"a compiled pipeline is YAML or JSON, not '{output.suffix}'",
-            where=str(output),
-            todo="end the file name in .yaml, .yml or .json",
-        )
-    if not output.absolute().parent.is_dir() or output.is_dir():
-        raise CollaboptError("the file cannot be written there", where=str(output), todo="name a file in a directory")
-
-    from kfp.compiler import Compiler
-
-    from collabopt.pipelines import load_pipeline
-
-    try:
-        Compiler().compile(load_pipeline(pipeline), str(output))
-    except OSError as error:
-        raise CollaboptError(
-            f"the file cannot be written: {error.strerror}", where=str(output), todo="name another file with -o"
-        ) from error
-    print(output)
 
 
 @app.command("inspect")

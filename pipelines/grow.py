@@ -4,16 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kfp import dsl, kubernetes
-
 from collabopt import components
 from collabopt.components.engine.bindings import inputs_of
-from collabopt.components.engine.session import PIPELINE_RUN_ID_VARIABLE
 from collabopt.pipelines.parameters import Parameters
 from collabopt.pipelines.tree import ROOT, TREE, Stage
-
-# Kubeflow labels every pod with its run.
-_RUN_ID_LABEL = "metadata.labels['pipeline/runid']"
 
 
 @dataclass(frozen=True)
@@ -42,47 +36,38 @@ def plant(parameters: Parameters, stages: Iterable[Stage]) -> Grown:
     """
     used = {stage.name for stage in stages}
     known = {stage.name: stage.technique.name if stage.name in used else "" for stage in TREE}
-    configuration = _task(
-        components.configure(
-            stages={"dataset": "load_dataset", ROOT: "import_model", **known},
-            settings=parameters.settings,
-            policy=parameters.policy,
-            model=parameters.model,
-            data=parameters.data,
-            model_name=parameters.model_name,
-            task=parameters.task,
-            sparsity=parameters.sparsity,
-            clusters=parameters.clusters,
-            epochs=parameters.epochs,
-            learning_rate=parameters.learning_rate,
-            qat_epochs=parameters.qat_epochs,
-            qat_learning_rate=parameters.qat_learning_rate,
-            batch_size=parameters.batch_size,
-            accelerator=parameters.accelerator,
-            releases=parameters.releases,
-            seed=parameters.seed,
-        ),
-        "configure",
-    )
-    data = _task(
-        components.load_dataset(
-            source=parameters.data,
-            task=parameters.task,
-            overrides=configuration.outputs["dataset"],
-            **inputs_of("load_dataset", vars(parameters)),
-        ),
-        "dataset",
-    )
-    baseline = _task(
-        components.import_model(
-            dataset=data.outputs["dataset"],
-            source=parameters.model,
-            task=parameters.task,
-            overrides=configuration.outputs[ROOT],
-            **inputs_of("import_model", vars(parameters)),
-        ),
-        ROOT,
-    )
+    configuration = components.configure(
+        stages={"dataset": "load_dataset", ROOT: "import_model", **known},
+        settings=parameters.settings,
+        policy=parameters.policy,
+        model=parameters.model,
+        data=parameters.data,
+        model_name=parameters.model_name,
+        task=parameters.task,
+        sparsity=parameters.sparsity,
+        clusters=parameters.clusters,
+        epochs=parameters.epochs,
+        learning_rate=parameters.learning_rate,
+        qat_epochs=parameters.qat_epochs,
+        qat_learning_rate=parameters.qat_learning_rate,
+        batch_size=parameters.batch_size,
+        accelerator=parameters.accelerator,
+        releases=parameters.releases,
+        seed=parameters.seed,
+    ).set_display_name("configure")
+    data = components.load_dataset(
+        source=parameters.data,
+        task=parameters.task,
+        overrides=configuration.outputs["dataset"],
+        **inputs_of("load_dataset", vars(parameters)),
+    ).set_display_name("dataset")
+    baseline = components.import_model(
+        dataset=data.outputs["dataset"],
+        source=parameters.model,
+        task=parameters.task,
+        overrides=configuration.outputs[ROOT],
+        **inputs_of("import_model", vars(parameters)),
+    ).set_display_name(ROOT)
     return Grown(parameters, configuration, data.outputs["dataset"], {ROOT: baseline.outputs["model"]})
 
 
@@ -101,7 +86,7 @@ def grow(grown: Grown, stages: Iterable[Stage]) -> Grown:
             overrides=grown.configuration.outputs[stage.name],
             **inputs_of(stage.technique.name, vars(grown.parameters)),
         )
-        models[stage.name] = _task(task, stage.name).outputs["model"]
+        models[stage.name] = task.set_display_name(stage.name).outputs["model"]
     return Grown(grown.parameters, grown.configuration, grown.dataset, models)
 
 
@@ -115,7 +100,7 @@ def assess(grown: Grown) -> Any:
         releases=grown.parameters.releases,
         **_leaves(grown),
     )
-    return _task(task, "assess").output
+    return task.set_display_name("assess").output
 
 
 def decide(grown: Grown) -> None:
@@ -129,13 +114,8 @@ def decide(grown: Grown) -> None:
         parameters=grown.configuration.outputs["parameters"],
         **_leaves(grown),
     )
-    _task(task, "gate").set_caching_options(False)
+    task.set_display_name("gate").set_caching_options(False)
 
 
 def _leaves(grown: Grown) -> dict[str, Any]:
     return {leaf.name: grown.models[leaf.name] for leaf in TREE.leaves() if leaf.name in grown.models}
-
-
-def _task(task: dsl.PipelineTask, name: str) -> dsl.PipelineTask:
-    task.set_display_name(name)
-    return kubernetes.use_field_path_as_env(task, env_name=PIPELINE_RUN_ID_VARIABLE, field_path=_RUN_ID_LABEL)

@@ -7,9 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
-from collabopt.pipelines import PIPELINES
 from collabopt.pipelines.tree import TREE
 
 
@@ -207,19 +205,6 @@ def test_paths_are_made_absolute_and_the_policy_is_passed_as_text(
     assert shown["pqat"] == "pruned"
     assert {"dataset", "baseline", "gate"} <= shown.keys()
     assert "cqat" not in shown
-
-
-@pytest.mark.parametrize("name", PIPELINES)
-def test_every_pipeline_compiles(collabopt: Callable[..., tuple[int, str, str]], tmp_path: Path, name: str):
-    assert collabopt("compile", name, "-o", "compiled.yaml")[:2] == (0, "compiled.yaml\n")
-    specification = next(yaml.load_all((tmp_path / "compiled.yaml").read_text(), yaml.CSafeLoader))
-    assert specification["pipelineInfo"]["name"] == name
-
-
-def test_what_cannot_be_compiled_is_refused(collabopt: Callable[..., tuple[int, str, str]]):
-    refused(collabopt("compile", "prunin", "-o", "x.yaml"), "unknown pipeline", "did you mean 'pruning'", "staged")
-    refused(collabopt("compile", "pruning", "-o", "x.txt"), "'.txt'", ".yaml, .yml or .json")
-    refused(collabopt("compile", "pruning", "-o", "nowhere/x.yaml"), "cannot be written", "nowhere/x.yaml")
 
 
 def test_a_run_ends_with_the_verdict_and_says_where_everything_is(

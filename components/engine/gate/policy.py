@@ -1,44 +1,28 @@
 """What a leaf must keep to be shipped, and what is then preferred: a few lines of YAML, checked up front."""
 
 import difflib
-import reprlib
-from collections.abc import Mapping
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from collabopt.components.engine.deployed.accelerators import Accelerator
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.amounts import Amount, Number
 from collabopt.components.engine.gate.figures import FIGURES
-from collabopt.components.engine.gate.yaml_lines import line_of, read_yaml
 from collabopt.components.engine.records import MetricOfRecord
+from collabopt.components.engine.validation import Checked, list_as_tuple, refuse, validated
+from collabopt.components.engine.validation import Path as KeyPath
+from collabopt.components.engine.yaml_lines import place_in, read_yaml
 
 METRIC = "metric"
 Kind = Literal["threshold", "max_drop", "max_ratio", "min_improvement"]
 Against = Literal["baseline", "champion"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-# What an alias repeats can be large beyond measure.
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel = 2
 _EXAMPLE_LINE = "when_none_qualifies: keep"
-
-
-def _list_as_tuple(value: object) -> object:
-    """YAML's sets, which have no order, stay what they are and are refused."""
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _is_higher_better(figure: str, given: bool | None) -> bool | None:
@@ -47,29 +31,20 @@ def _is_higher_better(figure: str, given: bool | None) -> bool | None:
 
 def _check_direction(figure: str, given: bool | None) -> None:
     if figure == METRIC and given is not None:
-        _refuse("the task says which way its deciding metric is better; leave it out", "higher_is_better")
+        refuse("the task says which way its deciding metric is better; leave it out", "higher_is_better")
     if figure in FIGURES and given not in (None, FIGURES[figure].higher_is_better):
-        _refuse(f"of '{figure}' {'more' if not given else 'less'} is better; leave it out", "higher_is_better")
+        refuse(f"of '{figure}' {'more' if not given else 'less'} is better; leave it out", "higher_is_better")
     if figure != METRIC and figure not in FIGURES and given is None:
         close = difflib.get_close_matches(figure, [METRIC, *FIGURES], n=1)
         hint = f" (did you mean '{close[0]}'?)" if close else ""
-        _refuse(
+        refuse(
             f"is no figure that every leaf has{hint}; if it is another metric of the task, say higher_is_better: true "
             "or false",
             "figure",
         )
 
 
-def _refuse(message: str, *at: str | int) -> NoReturn:
-    """Ends a validation, leading to the key `at`, which lies in what is validated."""
-    raise PydanticCustomError("policy", "{message}", {"message": message, "at": at})
-
-
-class _Checked(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class _OfFigure(_Checked):
+class _OfFigure(Checked):
     figure: str = Field(
         min_length=1,
         description="`metric` for the task's deciding metric, another metric of the task, or one of: "
@@ -112,14 +87,14 @@ class Goal(_OfFigure):
     def _is_one_goal(self) -> "Goal":
         given = [kind for kind in KINDS if getattr(self, kind) is not None]
         if len(given) != 1:
-            _refuse(f"give exactly one of {', '.join(KINDS)}, not {' and '.join(given) or 'none'}", *given[1:2])
+            refuse(f"give exactly one of {', '.join(KINDS)}, not {' and '.join(given) or 'none'}", *given[1:2])
         if self.threshold is not None and self.against is not None:
-            _refuse("a threshold is compared with nothing; leave `against` out", "against")
+            refuse("a threshold is compared with nothing; leave `against` out", "against")
         _check_direction(self.figure, self.higher_is_better)
         if self.max_ratio is not None and _is_higher_better(self.figure, self.higher_is_better) is not False:
-            _refuse("max_ratio is for figures that are better low; write max_drop, which may be a share", "max_ratio")
+            refuse("max_ratio is for figures that are better low; write max_drop, which may be a share", "max_ratio")
         if self.threshold is None and self.figure in FIGURES and not FIGURES[self.figure].tells_apart:
-            _refuse(f"'{self.figure}' compares machines, not leaves; only a threshold makes sense", self.kind)
+            refuse(f"'{self.figure}' compares machines, not leaves; only a threshold makes sense", self.kind)
         return self
 
     @property
@@ -156,7 +131,7 @@ class Preference(_OfFigure):
     def _ranks(self) -> "Preference":
         _check_direction(self.figure, self.higher_is_better)
         if self.figure in FIGURES and not FIGURES[self.figure].tells_apart:
-            _refuse(
+            refuse(
                 f"'{self.figure}' cannot rank leaves: they differ in weights, not in work, and what differs is noise",
                 "figure",
             )
@@ -170,16 +145,16 @@ class _NameOrObject:
         return {"anyOf": [{"type": "string"}, handler(core_schema)]}
 
 
-class Policy(_Checked):
+class Policy(Checked):
     """What qualifies a leaf, which of the qualified ones is shipped, and what happens when there is none."""
 
     accelerator: Accelerator | None = Field(
         default=None, description="The NPU that npu_* figures are for; null for the one the leaves were measured on."
     )
-    goals: Annotated[tuple[Goal, ...], BeforeValidator(_list_as_tuple)] = Field(
+    goals: Annotated[tuple[Goal, ...], BeforeValidator(list_as_tuple)] = Field(
         default=(Goal(figure=METRIC, max_drop=0.02),), description="What a leaf must keep; all of it."
     )
-    priority: Annotated[tuple[Annotated[Preference, _NameOrObject()], ...], BeforeValidator(_list_as_tuple)] = Field(
+    priority: Annotated[tuple[Annotated[Preference, _NameOrObject()], ...], BeforeValidator(list_as_tuple)] = Field(
         default=(Preference(figure="packed_bytes"), Preference(figure=METRIC)),
         description="The leaf that is best in the first is shipped; of equally good ones the best in the second, etc.",
         json_schema_extra={"minItems": 1},
@@ -192,11 +167,11 @@ class Policy(_Checked):
     @classmethod
     def _each_once(cls, priority: tuple[Preference, ...]) -> tuple[Preference, ...]:
         if not priority:
-            _refuse("must name at least one figure")
+            refuse("must name at least one figure")
         seen: set[str] = set()
         for number, preference in enumerate(priority):
             if preference.figure in seen:
-                _refuse(f"'{preference.figure}' is there twice", number)
+                refuse(f"'{preference.figure}' is there twice", number)
             seen.add(preference.figure)
         return priority
 
@@ -263,46 +238,18 @@ def check_directions(policy: Policy, metric: MetricOfRecord) -> None:
 
 def _parse(text: str, source: str) -> Policy:
     values, lines = read_yaml(text, source, "the policy", _EXAMPLE_LINE)
-    try:
-        return Policy.model_validate(values)
-    except ValidationError as error:
-        details = error.errors(include_url=False)
-        problems = [_problem(detail, lines) for detail in details]
-        raise CollaboptError(
-            f"the policy is not valid: {'; '.join(dict.fromkeys(problems))}",
-            where=source,
-            todo=_legal({str(part) for detail in details for part in _path(detail)}),
-        ) from error
+    return validated(
+        Policy,
+        values,
+        what="the policy",
+        source=source,
+        place_of=lambda path: place_in(path, lines),
+        legal=_legal,
+    )
 
 
-def _path(detail: ErrorDetails) -> tuple[str | int, ...]:
-    return (*detail["loc"], *detail.get("ctx", {}).get("at", ()))
-
-
-def _problem(detail: ErrorDetails, lines: Mapping[tuple[str, ...], int]) -> str:
-    path = _path(detail)
-    number = line_of(path, lines)
-    line = f" (line {number})" if number else ""
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
-    if detail["type"] in ("extra_forbidden", "invalid_key"):
-        return f"unknown key '{path[-1]}'{line}"
-    if detail["type"] == "missing":
-        return f"{key} is missing{line}"
-    message = "must be a list" if detail["type"] == "tuple_type" else detail["msg"]
-    if detail["type"] == "model_type":
-        message = "must map keys to values"
-    return f"{key}: {_given(detail)}{line}: {message}"
-
-
-def _given(detail: ErrorDetails) -> str:
-    value = detail["input"]
-    for part in detail.get("ctx", {}).get("at", ()):
-        # A preference may be given as its figure alone.
-        value = value if isinstance(value, str) else value[part]
-    return _SHORT.repr(list(value) if isinstance(value, tuple) else value)
-
-
-def _legal(touched: set[str]) -> str:
+def _legal(paths: Sequence[KeyPath]) -> str:
+    touched = {str(part) for path in paths for part in path}
     legal = [f"keys of a policy: {', '.join(Policy.model_fields)}"]
     if "goals" in touched:
         legal.append(f"of a goal: {', '.join(Goal.model_fields)}")

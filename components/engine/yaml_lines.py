@@ -45,10 +45,11 @@ def read_yaml(text: str, source: str, what: str, example: str) -> tuple[Any, dic
         raise CollaboptError(f"{what} is not valid YAML: {problem}", where=at, todo=todo) from error
 
 
-def line_of(path: Sequence[str | int], lines: Mapping[Path, int]) -> int | None:
-    """Line of a path, or of what it lies in; None where nothing of it is in the text."""
+def place_in(path: Sequence[str | int], lines: Mapping[Path, int]) -> str:
+    """`line N` for a path, or for what it lies in; "" where nothing of it is in the text."""
     texts = tuple(map(str, path))
-    return next((lines[texts[:length]] for length in range(len(texts), 0, -1) if texts[:length] in lines), None)
+    line = next((lines[texts[:length]] for length in range(len(texts), 0, -1) if texts[:length] in lines), None)
+    return f"line {line}" if line else ""
 
 
 def _note_lines(node: yaml.Node, path: Path, lines: dict[Path, int], seen: set[int], source: str, what: str) -> None:
