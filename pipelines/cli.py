@@ -95,8 +95,9 @@ def run(
 
     from rich.console import Console
 
+    from collabopt.components.engine.fetch import EXAMPLE_SCHEME
     from collabopt.pipelines.local_run import run_locally
-    from collabopt.pipelines.preflight import EXAMPLE_SCHEME, plan_run
+    from collabopt.pipelines.preflight import plan_run
 
     planned = plan_run(
         pipeline=pipeline,

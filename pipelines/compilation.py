@@ -13,9 +13,9 @@ from kfp.dsl.graph_component import GraphComponent
 from collabopt import components
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.pipelines import load_pipeline
+from collabopt.pipelines.arguments import check_pipeline
 from collabopt.pipelines.cluster import ClusterSettings
 from collabopt.pipelines.placement import on_cluster
-from collabopt.pipelines.preflight import check_pipeline
 
 ETCD_LIMIT_BYTES = 1_572_864
 """What etcd takes as one object by default (`--max-request-bytes`); a run is one object, with its state."""

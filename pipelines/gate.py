@@ -9,8 +9,9 @@ from rich.console import Console
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.records import BASELINE_FILE, REPORT_FILE, SAMPLE_FILE, read_baseline
+from collabopt.pipelines.arguments import policy_text
 from collabopt.pipelines.output_directory import LEAVES, open_output
-from collabopt.pipelines.preflight import check_engine, policy_text
+from collabopt.pipelines.preflight import check_engine
 
 
 def gate_again(

@@ -20,8 +20,8 @@ from collabopt.components.engine.stage_host import stage_host
 from collabopt.components.engine.stages import import_model_stage, load_dataset_stage, run_stage
 from collabopt.components.engine.training.task import DEFAULT_TASK
 from collabopt.components.engine.versions import versions
+from collabopt.pipelines.arguments import EXAMPLE_PARAMETERS
 from collabopt.pipelines.parameters import Parameters
-from collabopt.pipelines.preflight import EXAMPLE_PARAMETERS
 from collabopt.pipelines.tree import ROOT, TREE
 
 BELOW_CLUSTERING = TREE.restricted_to(["clustered_ptq", "cqat", "pruned_clustered_ptq", "pcqat"])
