@@ -10,7 +10,17 @@ import typer
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.records import HTML_FILE
-from collabopt.pipelines import PIPELINES, cli_compile
+from collabopt.pipelines import cli_compile, cli_submit
+from collabopt.pipelines.cli_options import (
+    Example,
+    Name,
+    Parameters,
+    Pipeline,
+    Policy,
+    Settings,
+    Task,
+    sources,
+)
 
 DEFAULT_OUTPUT = Path("collabopt-output")
 DEFAULT_RELEASES = "collabopt-releases"
@@ -24,6 +34,8 @@ app = typer.Typer(
 
 app.command("compile")(cli_compile.compile_command)
 app.command("cluster-schema")(cli_compile.print_schema)
+app.command("submit")(cli_submit.submit)
+app.add_typer(cli_submit.schedule_app, name="schedule")
 
 
 def main() -> None:
@@ -68,41 +80,31 @@ def tree() -> None:
 
 @app.command("run")
 def run(
-    example: Annotated[str | None, typer.Option(help="Built-in model and data, for example `digits`.")] = None,
+    example: Example = None,
     model: Annotated[str | None, typer.Option(help="Trained Keras model: .keras, .h5 or SavedModel.")] = None,
     data: Annotated[str | None, typer.Option(help="Data: npz, TFRecord, a directory of images, or `task`.")] = None,
-    task: Annotated[str | None, typer.Option(metavar="MODULE:ATTR", help="Losses, metrics and data of a task.")] = None,
-    pipeline: Annotated[str, typer.Option(help=f"One of {', '.join(PIPELINES)}.")] = "exhaustive",
-    policy: Annotated[Path | None, typer.Option(metavar="FILE", help="Policy of the deployment gate (YAML).")] = None,
+    task: Task = None,
+    pipeline: Pipeline = "exhaustive",
+    policy: Policy = None,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the result.")] = DEFAULT_OUTPUT,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="STAGE.PARAM=VALUE", help="A setting of one stage; repeatable.")
-    ] = None,
-    parameters: Annotated[
-        list[str] | None,
-        typer.Option("--param", metavar="NAME=VALUE", help="A parameter of the pipeline, as sparsity=0.7; repeatable."),
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Name under which the winner is registered and released.")] = None,
+    settings: Settings = None,
+    parameters: Parameters = None,
+    name: Name = None,
     releases: Annotated[
         str, typer.Option(metavar="URI", help="Where releases are kept: gs://bucket/prefix or a directory.")
     ] = DEFAULT_RELEASES,
 ) -> None:
     """Run a pipeline on this machine and leave the leaves and the gate's decision in DIR."""
-    if example is not None and (model is not None or data is not None):
-        raise typer.BadParameter("--example brings both model and data; leave out --model and --data")
-    if example is None and (model is None or data is None):
-        raise typer.BadParameter("give --example NAME, or both --model PATH and --data PATH")
-
+    model, data = sources(example, model, data)
     from rich.console import Console
 
-    from collabopt.components.engine.fetch import EXAMPLE_SCHEME
     from collabopt.pipelines.local_run import run_locally
     from collabopt.pipelines.preflight import plan_run
 
     planned = plan_run(
         pipeline=pipeline,
-        model=f"{EXAMPLE_SCHEME}{example}" if model is None else model,
-        data=f"{EXAMPLE_SCHEME}{example}" if data is None else data,
+        model=model,
+        data=data,
         output=output,
         task=task,
         policy=policy,

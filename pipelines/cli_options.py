@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from collabopt.pipelines import PIPELINES
+
 ClusterFile = Annotated[
     Path | None,
     typer.Option(
@@ -18,3 +20,39 @@ ClusterOverrides = Annotated[
         "--cluster-set", metavar="PATH=VALUE", help="One of these settings, as training.gpu.count=1; repeatable."
     ),
 ]
+
+Example = Annotated[str | None, typer.Option("--example", help="Built-in model and data, for example `digits`.")]
+
+Task = Annotated[str | None, typer.Option("--task", metavar="MODULE:ATTR", help="Losses, metrics and data of a task.")]
+
+Pipeline = Annotated[str, typer.Option("--pipeline", help=f"One of {', '.join(PIPELINES)}.")]
+
+Policy = Annotated[Path | None, typer.Option("--policy", metavar="FILE", help="Policy of the deployment gate (YAML).")]
+
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="STAGE.PARAM=VALUE", help="A setting of one stage; repeatable.")
+]
+
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option("--param", metavar="NAME=VALUE", help="A parameter of the pipeline, as sparsity=0.7; repeatable."),
+]
+
+Name = Annotated[str | None, typer.Option("--name", help="Name under which the winner is registered and released.")]
+
+
+def sources(example: str | None, model: str | None, data: str | None) -> tuple[str, str]:
+    """Model and data, of which an example brings both.
+
+    Raises:
+        typer.BadParameter: Both are given twice, or one of them is missing.
+    """
+    from collabopt.components.engine.fetch import EXAMPLE_SCHEME
+
+    if example is not None:
+        if model is not None or data is not None:
+            raise typer.BadParameter("--example brings both model and data; leave out --model and --data")
+        return f"{EXAMPLE_SCHEME}{example}", f"{EXAMPLE_SCHEME}{example}"
+    if model is None or data is None:
+        raise typer.BadParameter("give --example NAME, or both --model PATH and --data PATH")
+    return model, data

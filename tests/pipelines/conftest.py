@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from collabopt.pipelines import cli
+from tests.pipelines.kubeflow_server import Server, kubeflow_server
 
 TOYS = Path(__file__).parent
 
@@ -69,3 +70,14 @@ def collabopt(
         return code, *capsys.readouterr()
 
     return command
+
+
+@pytest.fixture
+def kubeflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A Kubeflow Pipelines server that the command finds; it must be asked for nothing that its API does not define."""
+    for variable in ("KFP_EXISTING_TOKEN", "KFP_COOKIES", "KFP_NAMESPACE", "KF_PIPELINES_SA_TOKEN_PATH"):
+        monkeypatch.delenv(variable, raising=False)
+    with kubeflow_server() as server:
+        monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
+        yield server
+    assert server.violations == []

@@ -41,7 +41,18 @@ def test_the_tree_names_every_stage_once_within_80_columns(collabopt: Callable[.
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["--help"], ["tree"], ["run", "--help"], ["run", "--example", "digits", "--pipeline", "x"]]
+    "arguments",
+    [
+        [],
+        ["--help"],
+        ["tree"],
+        ["run", "--help"],
+        ["run", "--example", "digits", "--pipeline", "x"],
+        ["submit", "--help"],
+        ["submit", "--model", "local.keras", "--data", "task"],
+        ["schedule", "--help"],
+        ["schedule", "--example", "digits", "--cron", "0 25 * * *"],
+    ],
 )
 def test_what_starts_nothing_imports_nothing_heavy(tmp_path: Path, arguments: list[str]):
     heavy = "kfp", "mlflow", "numpy", "tensorflow"
