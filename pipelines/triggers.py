@@ -16,7 +16,7 @@ from collabopt.components.engine.errors import CollaboptError
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 _DAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
 _ITEM = re.compile(r"(?P<first>[*?]|\w+)(-(?P<last>\w+))?(/(?P<step>\d+))?")
-_INTERVAL = re.compile(r"(\d+w)?(\d+d)?(\d+h)?(\d+m)?(\d+s)?")
+_INTERVAL = re.compile(r"(\d+w)?(\d+d)?(\d+h)?(\d+m)?(\d+s)?", re.ASCII)
 _UNIT_SECONDS = {"w": 7 * 24 * 3600, "d": 24 * 3600, "h": 3600, "m": 60, "s": 1}
 
 
@@ -101,7 +101,9 @@ def next_times(trigger: Trigger, after: datetime, count: int) -> list[datetime]:
     """
     begin = after if trigger.start is None else max(after, trigger.start)
     times = _cron_times(trigger.cron, begin) if trigger.cron else _interval_times(trigger, after)
-    return list(itertools.islice((time for time in times if trigger.end is None or time <= trigger.end), count))
+    return list(
+        itertools.islice(itertools.takewhile(lambda time: trigger.end is None or time <= trigger.end, times), count)
+    )
 
 
 def describe_trigger(trigger: Trigger) -> str:
@@ -207,15 +209,19 @@ def _cron_times(cron: str, after: datetime) -> Iterator[datetime]:
 
     try:
         yield from CronSim(_for_cronsim(cron), after)
-    except CronSimError:  # the 31st of February
+    except (CronSimError, OverflowError):  # the 31st of February; after the year 9999
         return
 
 
 def _interval_times(trigger: Trigger, after: datetime) -> Iterator[datetime]:
-    interval = timedelta(seconds=trigger.interval_seconds)
-    first = after if trigger.start is None else trigger.start
-    skipped = max(0, (after - first) // interval)
-    return (first + (skipped + number) * interval for number in itertools.count(1))
+    try:
+        interval = timedelta(seconds=trigger.interval_seconds)
+        first = after if trigger.start is None else trigger.start
+        skipped = max(0, (after - first) // interval)
+        for number in itertools.count(1):
+            yield first + (skipped + number) * interval
+    except OverflowError:  # after the year 9999
+        return
 
 
 def _interval(text: str) -> int:

@@ -119,6 +119,10 @@ def test_what_cannot_fire_or_is_not_whole_is_refused():
         ({"cron": "0 3 * * *", "every": "6h"}, "either a cron expression or an interval"),
         ({"cron": "0 3 * * *", "end": "2026-01-31T02:00"}, "nothing would ever fire"),
         ({"every": "1d", "start": "2026-02-01", "end": "2026-02-01T12:00"}, "nothing would ever fire"),
+        ({"every": "6h", "end": "2020-01-01"}, "nothing would ever fire"),
+        ({"every": "999999999999999w"}, "nothing would ever fire"),
+        ({"every": "1d", "start": "9999-12-31"}, "nothing would ever fire"),
+        ({"cron": "0 3 * * *", "start": "9999-12-31T12:00"}, "nothing would ever fire"),
         ({"every": "1d", "start": "tomorrow"}, "'tomorrow' does not read as a time"),
     ):
         with pytest.raises(CollaboptError) as refusal:
