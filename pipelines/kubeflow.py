@@ -22,7 +22,7 @@ UI_VARIABLE = "KF_PIPELINES_UI_ENDPOINT"
 # The name under which the `kfp` command takes a token.
 TOKEN_VARIABLE = "KFP_EXISTING_TOKEN"
 COOKIES_VARIABLE = "KFP_COOKIES"
-CONNECT_SECONDS, READ_SECONDS = 5.0, 60.0
+CONNECT_SECONDS, READ_SECONDS = 5.0, 45.0
 
 _IN_CLUSTER = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -31,6 +31,11 @@ _HOW_TO_AUTHENTICATE = (
     f"set {TOKEN_VARIABLE} to a valid token, or {COOKIES_VARIABLE} to the cookies of a session "
     "(oauth2_proxy_kubeflow=... or authservice_session=...); in a pod, mount a token for pipelines.kubeflow.org and "
     f"name its file in {kfp_client.KF_PIPELINES_SA_TOKEN_ENV}"
+)
+_NEVER_THERE = (
+    urllib3.exceptions.ConnectTimeoutError,
+    urllib3.exceptions.NewConnectionError,
+    urllib3.exceptions.LocationParseError,
 )
 
 Answer = TypeVar("Answer")
@@ -135,17 +140,19 @@ class Kubeflow:
                 where=self.host,
                 todo="pass the certificate of the authority that signed it with --ca-cert FILE",
             )
-        if isinstance(reason, urllib3.exceptions.ReadTimeoutError):
+        if isinstance(reason, _NEVER_THERE):
             return CollaboptError(
-                f"cannot {what}: no answer within {READ_SECONDS:g} seconds; it may have happened all the same",
+                f"cannot {what}: the server cannot be reached ({type(reason).__name__})",
                 where=self.host,
-                todo="look in Kubeflow's UI before you try again",
+                todo="check the address, and that it can be reached from here; for example "
+                "kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80, then --host http://localhost:8080",
             )
+        late = isinstance(reason, urllib3.exceptions.ReadTimeoutError)
+        how = f"no answer within {READ_SECONDS:g} seconds" if late else "the connection broke off before an answer"
         return CollaboptError(
-            f"cannot {what}: the server cannot be reached ({type(reason).__name__})",
+            f"cannot {what}: {how}; it may have happened all the same",
             where=self.host,
-            todo="check the address and that it can be reached from here; for example "
-            "kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80, then --host http://localhost:8080",
+            todo="look in Kubeflow's UI before you try again",
         )
 
     def _stranger(self, what: str, where: str = "") -> CollaboptError:
@@ -189,6 +196,7 @@ def connect(host: str | None, namespace: str | None, ca_cert: Path | None) -> Ku
             raise CollaboptError(
                 "Google does not give a token for Identity-Aware Proxy", where=address, todo="gcloud auth login"
             ) from error
+    _retry_connecting_only(_api_client(client.healthzs.healthz_service_get_healthz))
     found = Kubeflow(
         client=client,
         host=address,
@@ -277,6 +285,12 @@ def _credentials(token: str | None, cookies: str | None, token_file: Path | None
 
 def _api_client(method: Any) -> kfp_server_api.ApiClient:
     return method.__self__.api_client
+
+
+def _retry_connecting_only(client: kfp_server_api.ApiClient) -> None:
+    """By default every request that is not answered in time is sent three times more."""
+    client.configuration.retries = urllib3.Retry(connect=2, read=False, redirect=3)
+    client.rest_client = kfp_server_api.rest.RESTClientObject(client.configuration)
 
 
 def _is_html(error: kfp_server_api.ApiException) -> bool:

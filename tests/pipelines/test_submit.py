@@ -214,6 +214,10 @@ def test_a_server_that_does_not_answer_is_given_up(collabopt: Command, monkeypat
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         refused(collabopt(*EXAMPLE, "--host", url), "no answer within 0.1 seconds", url)
+        listener.setblocking(False)
+        listener.accept()[0].close()
+        with pytest.raises(BlockingIOError):  # it has not been tried again
+            listener.accept()
 
 
 @pytest.mark.parametrize(
