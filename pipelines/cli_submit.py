@@ -22,12 +22,18 @@ from collabopt.pipelines.cli_options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+KUBEFLOW = "Kubeflow"
+WHEN = "When"
+
 Model = Annotated[str | None, typer.Option("--model", metavar="URI", help="Trained Keras model: gs://...")]
 Data = Annotated[str | None, typer.Option("--data", metavar="URI", help="Data: gs://..., or `task`.")]
 Releases = Annotated[
     str | None,
     typer.Option(
-        "--releases", metavar="URI", help="Where releases are kept: gs://bucket/prefix. [default: MLflow alone]"
+        "--releases",
+        metavar="URI",
+        help="Where releases are kept: gs://bucket/prefix.",
+        show_default="MLflow's registry alone",
     ),
 ]
 Experiment = Annotated[
@@ -35,29 +41,53 @@ Experiment = Annotated[
     typer.Option(
         "--experiment",
         metavar="NAME",
-        help="Kubeflow's experiment, made if there is none; else KF_PIPELINES_DEFAULT_EXPERIMENT_NAME or `collabopt`.",
+        help="Kubeflow's experiment, made if there is none.",
+        show_default="KF_PIPELINES_DEFAULT_EXPERIMENT_NAME, else collabopt",
+        rich_help_panel=KUBEFLOW,
     ),
 ]
 ServiceAccount = Annotated[
-    str | None, typer.Option("--service-account", metavar="NAME", help="Kubernetes service account of the pods.")
+    str | None,
+    typer.Option(
+        "--service-account", metavar="NAME", help="Kubernetes service account of the pods.", rich_help_panel=KUBEFLOW
+    ),
 ]
 MlflowExperiment = Annotated[
     str | None,
     typer.Option(
-        "--mlflow-experiment", metavar="NAME", help="MLflow experiment, with and without Kubeflow's MLflow plugin."
+        "--mlflow-experiment",
+        metavar="NAME",
+        help="MLflow experiment, with and without Kubeflow's MLflow plugin.",
+        show_default="that of the cluster's settings",
+        rich_help_panel=KUBEFLOW,
     ),
 ]
 Cache = Annotated[bool, typer.Option("--cache/--no-cache", help="Whether unchanged stages come from the cache.")]
 Host = Annotated[
     str | None,
-    typer.Option("--host", metavar="URL", help="Kubeflow Pipelines; else KF_PIPELINES_ENDPOINT, or in a pod its own."),
+    typer.Option(
+        "--host",
+        metavar="URL",
+        help="Address of Kubeflow Pipelines.",
+        show_default="KF_PIPELINES_ENDPOINT, else in a pod that of its cluster",
+        rich_help_panel=KUBEFLOW,
+    ),
 ]
 Namespace = Annotated[
     str | None,
-    typer.Option("--namespace", "-n", envvar="KFP_NAMESPACE", help="Your namespace, where Kubeflow has several users."),
+    typer.Option(
+        "--namespace",
+        "-n",
+        envvar="KFP_NAMESPACE",
+        help="Your namespace, where Kubeflow has several users.",
+        rich_help_panel=KUBEFLOW,
+    ),
 ]
 CaCert = Annotated[
-    Path | None, typer.Option("--ca-cert", metavar="FILE", help="Authorities to trust (PEM), beyond the usual.")
+    Path | None,
+    typer.Option(
+        "--ca-cert", metavar="FILE", help="Authorities to trust (PEM), beyond the usual.", rich_help_panel=KUBEFLOW
+    ),
 ]
 ScheduleName = Annotated[
     str, typer.Argument(metavar="NAME", help="Name of the schedule, or its id.", show_default=False)
@@ -141,26 +171,44 @@ def schedule(
             metavar="EXPRESSION",
             help='Five fields, as "0 3 * * *" for daily at 03:00, or six with the second in front; in the time zone of '
             "the server, by default UTC.",
+            rich_help_panel=WHEN,
         ),
     ] = None,
     every: Annotated[
-        str | None, typer.Option(metavar="INTERVAL", help="An interval, as 6h or 1d; the first run is one later.")
+        str | None,
+        typer.Option(
+            metavar="INTERVAL",
+            help="Instead: an interval, as 6h or 1d. The first run is one later.",
+            rich_help_panel=WHEN,
+        ),
     ] = None,
+    start: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Nothing runs before; ISO 8601, UTC.", rich_help_panel=WHEN)
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Nothing runs after; ISO 8601, UTC.", rich_help_panel=WHEN)
+    ] = None,
+    max_concurrency: Annotated[
+        int, typer.Option(min=1, max=10, help="How many of its runs may be under way at once.", rich_help_panel=WHEN)
+    ] = 1,
+    catch_up: Annotated[
+        bool,
+        typer.Option(
+            "--catch-up/--no-catch-up", help="Whether every time that was missed is made up for.", rich_help_panel=WHEN
+        ),
+    ] = False,
+    paused: Annotated[
+        bool, typer.Option("--paused", help="Let it wait for `schedule resume`.", rich_help_panel=WHEN)
+    ] = False,
     schedule_name: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Name of the schedule; one of that name is replaced. [default: NAME-PIPELINE]"
+            metavar="NAME",
+            help="Name of the schedule; one of that name is replaced.",
+            show_default="that of the model and the pipeline",
+            rich_help_panel=WHEN,
         ),
     ] = None,
-    start: Annotated[str | None, typer.Option(metavar="TIME", help="Nothing runs before; ISO 8601, UTC.")] = None,
-    end: Annotated[str | None, typer.Option(metavar="TIME", help="Nothing runs after; ISO 8601, UTC.")] = None,
-    max_concurrency: Annotated[
-        int, typer.Option(min=1, max=10, help="How many of its runs may be under way at once.")
-    ] = 1,
-    catch_up: Annotated[
-        bool, typer.Option("--catch-up/--no-catch-up", help="Whether every time that was missed is made up for.")
-    ] = False,
-    paused: Annotated[bool, typer.Option("--paused", help="Let it wait for `schedule resume`.")] = False,
     example: Example = None,
     model: Model = None,
     data: Data = None,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.pipelines.preflight import parse_value
+from collabopt.pipelines.arguments import parse_value
 
 _DOT = re.compile(r"(?<!\\)\.")
 

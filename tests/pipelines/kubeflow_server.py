@@ -8,6 +8,7 @@ strictly, every answer is made of a model. Behind it are experiments, runs and r
 import inspect
 import json
 import re
+import ssl
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -304,8 +305,8 @@ def _action(operation: str) -> str:
 
 
 @contextmanager
-def kubeflow_server() -> Iterator[Server]:
-    """Runs a server until the block ends."""
+def kubeflow_server(tls: ssl.SSLContext | None = None) -> Iterator[Server]:
+    """Runs a server until the block ends; by HTTPS where there is a certificate."""
     server, routes = Server(), published_routes()
 
     class Handler(BaseHTTPRequestHandler):
@@ -365,7 +366,9 @@ def kubeflow_server() -> Iterator[Server]:
 
     listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     listener.daemon_threads = True
-    server.url = f"http://127.0.0.1:{listener.server_port}"
+    if tls is not None:
+        listener.socket = tls.wrap_socket(listener.socket, server_side=True)
+    server.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{listener.server_port}"
     thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -1,17 +1,24 @@
+import ipaddress
 import os
 import socket
+import ssl
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from google.protobuf import json_format
 from kfp.client import Client
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec, PlatformSpec
 
 from collabopt.pipelines import kubeflow as connection
-from tests.pipelines.kubeflow_server import Raw, Server
+from tests.pipelines.kubeflow_server import Raw, Server, kubeflow_server
 
 Command = Callable[..., tuple[int, str, str]]
 EXAMPLE = ["submit", "--example", "digits", "--pipeline", "quantization"]
@@ -69,6 +76,7 @@ def test_a_run_is_asked_for_with_everything_that_was_said(collabopt: Command, ku
         "plugins_input": {"mlflow": {"experiment_name": "wake words"}},
     }
     assert specification["pipeline_spec"]["pipelineInfo"]["name"] == "pruning"
+    assert _environment(specification, "MLFLOW_EXPERIMENT_NAME") == {"wake words"}
     assert output.splitlines() == [
         f"run:  {kubeflow.runs[0].run_id}",
         f"link: {kubeflow.url}/#/runs/details/{kubeflow.runs[0].run_id}",
@@ -85,6 +93,35 @@ def test_what_is_sent_is_what_kfps_own_client_would_send(collabopt: Command, kub
     for part, message in (("pipeline_spec", PipelineSpec), ("platform_spec", PlatformSpec)):
         assert json_format.ParseDict(ours[part], message()) == json_format.ParseDict(theirs[part], message())
     assert "deployment-gate" in _every_task(ours["pipeline_spec"])
+
+
+def test_the_clusters_settings_are_compiled_in_and_name_the_mlflow_experiment(
+    collabopt: Command, kubeflow: Server, tmp_path: Path
+):
+    settings = tmp_path / "cluster.yaml"
+    settings.write_text("image: registry.example.com/collabopt:1\nmlflow: {experiment_name: of the cluster}\n")
+    overrides = ["--cluster-set", "image=registry.example.com/collabopt:2"]
+    assert collabopt(*EXAMPLE, "--cluster", str(settings), *overrides)[0] == 0
+    body = kubeflow.body_of("create_run")
+    assert _environment(body["pipeline_spec"], "MLFLOW_EXPERIMENT_NAME") == {"of the cluster"}
+    assert body["plugins_input"] == {"mlflow": {"experiment_name": "of the cluster"}}
+    assert {container["image"] for container in _containers(body["pipeline_spec"])} == {
+        "registry.example.com/collabopt:2"
+    }
+    assert collabopt(*EXAMPLE, "--cluster", str(settings), "--mlflow-experiment", "mine")[0] == 0
+    assert kubeflow.runs[-1].plugins_input == {"mlflow": {"experiment_name": "mine"}}
+    assert _environment(kubeflow.runs[-1].pipeline_spec, "MLFLOW_EXPERIMENT_NAME") == {"mine"}
+
+
+def _containers(specification: dict[str, Any]) -> list[dict[str, Any]]:
+    executors = specification["pipeline_spec"]["deploymentSpec"]["executors"]
+    return [executor["container"] for executor in executors.values()]
+
+
+def _environment(specification: dict[str, Any], name: str) -> set[str | None]:
+    """The values that a variable has in the containers of a pipeline."""
+    values = [{entry["name"]: entry["value"] for entry in c.get("env", ())} for c in _containers(specification)]
+    return {value.get(name) for value in values}
 
 
 def test_the_defaults_are_those_of_the_pipeline(collabopt: Command, kubeflow: Server):
@@ -179,9 +216,11 @@ def test_where_kubeflow_has_one_user_a_namespace_is_refused(collabopt: Command, 
         (["--example", "digits", "--task", "task"], ["does not read as a task"]),
         (["--example", "digits", "--policy", "no.yaml"], ["no such policy file"]),
         (["--example", "digits", "--name", "a/b"], ["not a legal name"]),
+        (["--example", "digits", "--cluster", "no.yaml"], ["cluster settings cannot be read", "no.yaml"]),
+        (["--example", "digits", "--cluster-set", "imgae=x"], ["unknown key", "imgae"]),
         (["--example", "digits", "--ca-cert", "no.pem"], ["not a file of certificates", "no.pem"]),
         (["--example", "digits", "--host", "kubeflow.example.com"], ["not the address of a server", "https://HOST"]),
-        (["--example", "digits", "--host", "https://me:secret@kubeflow"], ["must not hold credentials"]),
+        (["--example", "digits", "--host", "https://me:hunter2@kubeflow"], ["must not hold credentials"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -190,7 +229,7 @@ def test_what_can_be_known_is_said_before_anything_is_sent(
 ):
     result = collabopt("submit", *options)
     refused(result, *expected)
-    assert "secret" not in result[2]
+    assert "hunter2" not in result[2]
     assert kubeflow.requests == []
     assert os.listdir() == []
 
@@ -199,6 +238,38 @@ def test_without_an_address_it_says_how_to_get_one(collabopt: Command, monkeypat
     for variable in ("KF_PIPELINES_ENDPOINT", "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(variable, raising=False)
     refused(collabopt(*EXAMPLE), "address of Kubeflow Pipelines is not known", "--host URL", "port-forward")
+
+
+def test_in_a_pod_the_server_of_its_cluster_is_asked(collabopt: Command, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("KF_PIPELINES_ENDPOINT", raising=False)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    refused(collabopt(*EXAMPLE), "cannot be reached", "http://ml-pipeline.kubeflow.svc.cluster.local:8888")
+
+
+def test_a_certificate_must_be_trusted(collabopt: Command, tmp_path: Path):
+    authority = tmp_path / "authority.pem"
+    with kubeflow_server(tls=_certificate(authority)) as server:
+        refused(collabopt(*EXAMPLE, "--host", server.url), "certificate is not trusted", "--ca-cert FILE", server.url)
+        assert collabopt(*EXAMPLE, "--host", server.url, "--ca-cert", str(authority))[0] == 0
+        assert len(server.runs) == 1
+
+
+def _certificate(authority: Path) -> ssl.SSLContext:
+    """A certificate for 127.0.0.1 that signs itself, written to a file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test")])
+    begin = datetime.now(UTC) - timedelta(hours=1)
+    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, begin, begin + timedelta(days=1))
+    signed = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
+    authority.write_bytes(signed.public_bytes(Encoding.PEM))
+    both = authority.with_suffix(".both")
+    both.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + signed.public_bytes(Encoding.PEM)
+    )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(both)
+    return context
 
 
 def test_a_server_that_cannot_be_reached_is_named(collabopt: Command):
