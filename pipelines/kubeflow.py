@@ -48,6 +48,14 @@ class _Client(kfp_client.Client):
         return kfp_server_api.V2beta1GetHealthzResponse()
 
 
+class NotFound(CollaboptError):
+    """The server has no such object."""
+
+
+class Unavailable(CollaboptError):
+    """The server gives no answer, or fails by itself; it may be there again later."""
+
+
 @dataclass(frozen=True)
 class Kubeflow:
     """A Kubeflow Pipelines server that has answered.
@@ -77,7 +85,8 @@ class Kubeflow:
 
         Raises:
             NotFound: There is no such object.
-            CollaboptError: The server cannot be reached, refuses, or is none of Kubeflow Pipelines.
+            Unavailable: The server cannot be reached, does not answer in time, or fails.
+            CollaboptError: It refuses, or is none of Kubeflow Pipelines.
         """
         given = {name: value for name, value in options.items() if value not in (None, "")}
         try:
@@ -119,6 +128,8 @@ class Kubeflow:
             return self._stranger(what, where)
         if error.status == 404:
             return NotFound(f"cannot {what}: it is not there{message}", where=where)
+        if error.status >= 500:
+            return Unavailable(f"cannot {what}: the server fails{message}", where=where)
         return CollaboptError(f"cannot {what}: the server refuses{message}", where=where)
 
     def _message(self, error: kfp_server_api.ApiException) -> str:
@@ -141,7 +152,7 @@ class Kubeflow:
                 todo="pass the certificate of the authority that signed it with --ca-cert FILE",
             )
         if isinstance(reason, _NEVER_THERE):
-            return CollaboptError(
+            return Unavailable(
                 f"cannot {what}: the server cannot be reached ({type(reason).__name__})",
                 where=self.host,
                 todo="check the address, and that it can be reached from here; for example "
@@ -149,7 +160,7 @@ class Kubeflow:
             )
         late = isinstance(reason, urllib3.exceptions.ReadTimeoutError)
         how = f"no answer within {READ_SECONDS:g} seconds" if late else "the connection broke off before an answer"
-        return CollaboptError(
+        return Unavailable(
             f"cannot {what}: {how}; it may have happened all the same",
             where=self.host,
             todo="look in Kubeflow's UI before you try again",
@@ -161,10 +172,6 @@ class Kubeflow:
             where=f"{where or self.host}, with {self.credentials}",
             todo=f"check the address (Kubeflow's dashboard has the API below /pipeline); {_HOW_TO_AUTHENTICATE}",
         )
-
-
-class NotFound(CollaboptError):
-    """The server has no such object."""
 
 
 def connect(host: str | None, namespace: str | None, ca_cert: Path | None) -> Kubeflow:

@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 
 EXPERIMENT_VARIABLE = "KF_PIPELINES_DEFAULT_EXPERIMENT_NAME"
 DEFAULT_EXPERIMENT = "collabopt"
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 20.0
 
 _SUCCEEDED = "SUCCEEDED"
 # kfp's own wait_for_run_completion waits for ever on a run that was cancelled.
 _ENDED = {_SUCCEEDED, "FAILED", "SKIPPED", "CANCELED"}
-_FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 1.0, 20.0
+# A run takes hours; a server that is being replaced is not the end of it.
+_FAILURES_IN_A_ROW = 20
 
 
 @dataclass(frozen=True)
@@ -191,21 +193,28 @@ def experiment_id(kubeflow: "Kubeflow", name: str) -> str:
 
 
 def wait_for(kubeflow: "Kubeflow", run_id: str) -> None:
-    """Returns when a run has succeeded.
+    """Returns when a run has succeeded. Meanwhile the server may be unavailable for some minutes.
 
     Raises:
         CollaboptError: It ended otherwise, or the server cannot be asked any more; the run itself goes on then.
     """
-    seconds = _FIRST_WAIT_SECONDS
-    while True:
-        run = kubeflow.ask("see how the run is getting on", kubeflow.client.runs.run_service_get_run, run_id)
-        if run.state in _ENDED:
-            break
-        time.sleep(seconds)
-        seconds = min(2 * seconds, _LONGEST_WAIT_SECONDS)
-    if run.state != _SUCCEEDED:
+    from collabopt.pipelines.kubeflow import Unavailable
+
+    seconds, failures, state, run = FIRST_WAIT_SECONDS, 0, "", None
+    while state not in _ENDED:
+        try:
+            run = kubeflow.ask("see how the run is getting on", kubeflow.client.runs.run_service_get_run, run_id)
+            failures, state = 0, run.state
+        except Unavailable:
+            failures += 1
+            if failures > _FAILURES_IN_A_ROW:
+                raise
+        if state not in _ENDED:
+            time.sleep(seconds)
+            seconds = min(2 * seconds, LONGEST_WAIT_SECONDS)
+    if state != _SUCCEEDED:
         raise CollaboptError(
-            f"the run ended as {run.state.lower()}{_why(run)}", where=kubeflow.link("runs", run_id), todo="see its logs"
+            f"the run ended as {state.lower()}{_why(run)}", where=kubeflow.link("runs", run_id), todo="see its logs"
         )
 
 

@@ -16,9 +16,11 @@ from cryptography.x509.oid import NameOID
 from google.protobuf import json_format
 from kfp.client import Client
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec, PlatformSpec
+from kfp_server_api import V2beta1PipelineTaskDetail, V2beta1RunDetails
 
 from collabopt.pipelines import kubeflow as connection
-from tests.pipelines.kubeflow_server import Raw, Server, kubeflow_server
+from collabopt.pipelines import submission
+from tests.pipelines.kubeflow_server import Raw, Refused, Request, Server, kubeflow_server
 
 Command = Callable[..., tuple[int, str, str]]
 EXAMPLE = ["submit", "--example", "digits", "--pipeline", "quantization"]
@@ -330,6 +332,27 @@ def test_wait_returns_when_the_run_has_succeeded(collabopt: Command, kubeflow: S
     assert kubeflow.operations.count("get_run") == 3
 
 
+@pytest.mark.parametrize("failures", [3, 1000])
+def test_wait_outlives_a_server_that_is_away_for_a_while(
+    collabopt: Command, kubeflow: Server, monkeypatch: pytest.MonkeyPatch, failures: int
+):
+    monkeypatch.setattr(submission, "FIRST_WAIT_SECONDS", 0.0)
+    left = [None] * failures
+
+    def away(request: Request) -> None:
+        if request.operation.endswith("get_run") and left:
+            left.pop()
+            raise Refused(500, "the database is away")
+
+    kubeflow.before = away
+    code, output, errors = collabopt(*EXAMPLE, "--wait")
+    if failures < 10:
+        assert (code, errors, output.splitlines()[-1]) == (0, "", "the run has succeeded")
+    else:
+        assert code == 1
+        assert "cannot see how the run is getting on: the server fails: the database is away" in errors
+
+
 @pytest.mark.parametrize("state", ["FAILED", "CANCELED", "SKIPPED"])
 def test_wait_fails_when_the_run_does_not_succeed(collabopt: Command, kubeflow: Server, state: str):
     kubeflow.states = [state]
@@ -338,6 +361,17 @@ def test_wait_fails_when_the_run_does_not_succeed(collabopt: Command, kubeflow: 
     assert output.startswith("run: ")
     assert f"the run ended as {state.lower()}" in errors
     assert f"/#/runs/details/{kubeflow.runs[0].run_id}" in errors
+
+
+def test_wait_names_the_stages_that_failed(collabopt: Command, kubeflow: Server):
+    def fail(request: Request) -> None:
+        if request.operation.endswith("get_run"):
+            tasks = [("qat", "SUCCEEDED"), ("pqat", "FAILED"), ("gate", "SKIPPED")]
+            details = [V2beta1PipelineTaskDetail(display_name=name, state=state) for name, state in tasks]
+            kubeflow.runs[0].run_details = V2beta1RunDetails(task_details=details)
+
+    kubeflow.before, kubeflow.states = fail, ["FAILED"]
+    assert "error: the run ended as failed; failed: pqat\n" in collabopt(*EXAMPLE, "--wait")[2]
 
 
 def test_the_name_of_a_run_tells_when_it_was_asked_for(collabopt: Command, kubeflow: Server):
