@@ -153,7 +153,7 @@ class Kubeflow:
             )
         if isinstance(reason, _NEVER_THERE):
             return Unavailable(
-                f"cannot {what}: the server cannot be reached ({type(reason).__name__})",
+                f"cannot {what}: the server cannot be reached ({str(reason).rpartition(': ')[2]})",
                 where=self.host,
                 todo="check the address, and that it can be reached from here; for example "
                 "kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80, then --host http://localhost:8080",

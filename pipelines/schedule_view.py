@@ -79,7 +79,7 @@ def _when(trigger: Trigger) -> str:
 
 
 def _next(schedule: Schedule, now: datetime) -> str:
-    if not schedule.enabled:
+    if not schedule.enabled or not (schedule.trigger.cron or schedule.trigger.interval_seconds):
         return "-"
     if schedule.trigger.cron:
         try:  # others may have made it, in words that only Kubeflow reads
@@ -88,7 +88,10 @@ def _next(schedule: Schedule, now: datetime) -> str:
             return "?"
         if len(schedule.trigger.cron.split()) != 6:
             return "?"
-    return ", ".join(map(_minute, next_times(schedule.trigger, now, 1))) or "-"
+        return ", ".join(map(_minute, next_times(schedule.trigger, now, 1))) or "-"
+    # Counted from when it was made; Kubeflow counts anew from a run that it has started late.
+    counted = dataclasses.replace(schedule.trigger, start=schedule.trigger.start or schedule.created)
+    return "".join(f"~{_minute(time)}" for time in next_times(counted, now, 1)) or "-"
 
 
 def _minute(time: datetime) -> str:

@@ -313,23 +313,34 @@ def test_the_list_shows_every_page_and_everybodys_schedules(collabopt: Command, 
     odd = V2beta1Trigger(cron_schedule=V2beta1CronSchedule(cron="@every 1h"))
     kubeflow.add_schedule("odd", trigger=odd, pipeline_spec=None)
     kubeflow.add_schedule("paused", mode="DISABLE", pipeline_spec={"pipelineInfo": {"name": "churn"}})
+    kubeflow.now = lambda: datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=130)
+    kubeflow.add_schedule(
+        "since", trigger=V2beta1Trigger(periodic_schedule=V2beta1PeriodicSchedule(interval_second="3600"))
+    )
+    kubeflow.now = lambda: datetime.now(UTC).replace(microsecond=0)
+    kubeflow.add_schedule("never", trigger=None)
+    kubeflow.now = lambda: datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=5)
     five = V2beta1Trigger(cron_schedule=V2beta1CronSchedule(cron="0 3 * * *"))
     kubeflow.add_schedule("five fields", trigger=five)
     code, output, _ = collabopt("schedule", "list")
     assert code == 0
     rows = {line.split("  ")[1].strip(): line.split() for line in output.splitlines() if line.count("-") >= 4}
-    assert list(rows) == ["nightly", "hourly", "odd", "paused", "five fields"]
+    assert list(rows) == ["nightly", "hourly", "odd", "paused", "since", "never", "five fields"]
     ids = {run.display_name: run.recurring_run_id for run in kubeflow.recurring_runs}
     assert {name: row[-1] for name, row in rows.items()} == ids
     tomorrow = datetime.now(UTC) + timedelta(days=datetime.now(UTC).hour >= 3)
     assert rows["nightly"][1:-1] == [
         *("quantization", "0", "0", "3", "*", "*", "*", "running", tomorrow.strftime("%Y-%m-%d"), "03:00")
     ]
-    assert rows["hourly"][1:-1] == ["quantization", "every", "1h30m", "running", "2090-01-01", "01:30"]
+    assert rows["hourly"][1:-1] == ["quantization", "every", "1h30m", "running", "~2090-01-01", "01:30"]
     assert rows["odd"][1:-1] == ["(uploaded)", "@every", "1h", "running", "?"]
+    made = next(run.created_at for run in kubeflow.recurring_runs if run.display_name == "since")
+    expected = (made + timedelta(hours=3)).strftime("~%Y-%m-%d %H:%M").split()
+    assert rows["since"][1:-1] == ["quantization", "every", "1h", "running", *expected]
+    assert rows["never"][1:-1] == ["quantization", "-", "running", "-"]
     assert rows["paused"][1:-1] == ["churn", "0", "0", "3", "*", "*", "*", "paused", "-"]
     assert rows["five fields"][2:-1] == ["quantization", "0", "3", "*", "*", "*", "running", "?"]
-    assert [request.query.get("page_token") for request in kubeflow.requests[-3:]] == [None, "2", "4"]
+    assert [request.query.get("page_token") for request in kubeflow.requests[-4:]] == [None, "2", "4", "6"]
 
 
 def test_the_list_as_json(collabopt: Command, kubeflow: Server):
