@@ -7,7 +7,7 @@ INSTALL := $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python -
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make requirements"
 
-.PHONY: run test lint install requirements readmes clean
+.PHONY: run test lint install requirements readmes goldens clean
 
 run: install ## The main job: the whole tree on the embedded example
 	$(BIN)/collabopt run --example digits
@@ -41,6 +41,9 @@ requirements: $(UV) ## Pin anew: base, engine (what the image runs), dev (what t
 
 readmes: install ## Write every component's README.md anew
 	$(BIN)/python .ci/component_readmes.py
+
+goldens: install ## Write what compiled pipelines are compared with anew
+	COLLABOPT_WRITE_GOLDENS=1 $(BIN)/python -m pytest -q tests/pipelines/test_golden.py
 
 clean:
 	rm -rf .venv .tools .build build *.egg-info
