@@ -1,7 +1,7 @@
 """The catalogue: every component of the tree by name, ready for a Kubeflow pipeline.
 
-`from collabopt.components import prune, sparsity_preserving_qat` works in any pipeline; a component is imported, and
-with it Kubeflow Pipelines, when it is first asked for.
+`from collabopt.components import prune, pqat` works in any pipeline; a component is imported, and with it Kubeflow
+Pipelines, when it is first asked for.
 """
 
 import importlib
@@ -25,6 +25,15 @@ CATALOGUE = (
     "deployment_gate",
 )
 
+SHORT_NAMES = {
+    "ptq": "post_training_quantize",
+    "qat": "quantize_aware_train",
+    "pqat": "sparsity_preserving_qat",
+    "cqat": "cluster_preserving_qat",
+    "pcqat": "sparsity_cluster_preserving_qat",
+}
+"""What TensorFlow's collaborative-optimization guide calls the techniques, for pipelines written by hand."""
+
 
 if TYPE_CHECKING:
 
@@ -42,12 +51,14 @@ class _Catalogue(types.ModuleType):
             super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:
+        name = SHORT_NAMES.get(name, name)
         if name not in CATALOGUE:
-            raise AttributeError(f"collabopt.components has no '{name}'; components: {', '.join(CATALOGUE)}")
+            known = ", ".join([*CATALOGUE, *SHORT_NAMES])
+            raise AttributeError(f"collabopt.components has no '{name}'; components: {known}")
         return getattr(importlib.import_module(f"{__name__}.{name}.component"), name)
 
     def __dir__(self) -> list[str]:
-        return sorted([*super().__dir__(), *CATALOGUE])
+        return sorted([*super().__dir__(), *CATALOGUE, *SHORT_NAMES])
 
 
 sys.modules[__name__].__class__ = _Catalogue

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -37,7 +37,7 @@ _TRAINING = {stage.name for stage in TREE if stage.trains}
 # Labels that Kubeflow and Argo read; stages learn their run from one of them.
 _RESERVED_LABELS = ("pipeline/", "pipelines.kubeflow.org/", "workflows.argoproj.io/")
 
-_WHAT = "the cluster settings"
+_WHAT = "the cluster configuration"
 _EXAMPLE_LINE = "image: registry.example.com/collabopt:1.0"
 
 
@@ -354,8 +354,8 @@ def _keys_around(path: KeyPath) -> str:
         here.append(part)
         field = model.model_fields.get(part)
         inner = _model_in(field.annotation) if field else None
-        if inner is not None:
-            model, where = inner, list(here)
+        if field and inner is not None:
+            model, where = inner, [*here, "NAME"] if get_origin(field.annotation) is dict else list(here)
     of = f"of {'.'.join(where)}" if where else f"of {_WHAT}"
     return f"keys {of}: {', '.join(model.model_fields)}"
 

@@ -77,7 +77,9 @@ def validated(
 
 
 def _path(detail: ErrorDetails) -> Path:
-    return (*detail["loc"], *detail.get("ctx", {}).get("at", ()))
+    # Where a key itself is wrong, pydantic says so after it.
+    found = tuple(part for part in detail["loc"] if part != "[key]")
+    return (*found, *detail.get("ctx", {}).get("at", ()))
 
 
 def _problem(detail: ErrorDetails, place_of: Callable[[Path], str]) -> str:

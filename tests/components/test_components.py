@@ -102,6 +102,25 @@ def test_component_and_package_of_the_same_name_do_not_hide_each_other():
     assert components.prune is from_package
 
 
+def test_short_names_are_the_same_components():
+    from collabopt.components import pcqat, prune, sparsity_cluster_preserving_qat
+
+    assert pcqat is sparsity_cluster_preserving_qat
+    assert prune is components.prune
+    assert set(components.SHORT_NAMES.values()) <= set(components.CATALOGUE)
+    assert not set(components.SHORT_NAMES) & set(components.CATALOGUE)
+
+
 def test_unknown_component_names_the_known_ones():
-    with pytest.raises(AttributeError, match="deployment_gate"):
+    with pytest.raises(AttributeError, match=r"deployment_gate.*pcqat"):
         _ = components.prunne
+
+
+def test_the_program_of_a_component_does_not_repeat_its_documentation():
+    """It would double what Kubeflow keeps of a run, and a better word in it would empty its cache."""
+    for name in components.CATALOGUE:
+        spec = getattr(components, name).component_spec
+        program = spec.implementation.container.command[-1]
+        compile(program, name, "exec")
+        assert "Args:" not in program
+        assert all(text in program for text in ("def ", "from collabopt.components.engine"))
