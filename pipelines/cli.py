@@ -159,13 +159,22 @@ def gate(
 
 
 @app.command("releases")
-def releases(name: _NAME, releases: _RELEASES = DEFAULT_RELEASES) -> None:
+def releases(
+    name: _NAME,
+    releases: _RELEASES = DEFAULT_RELEASES,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="First make MLflow's aliases follow, as after a gate that was killed.")
+    ] = False,
+) -> None:
     """List what has been released under a name: champion, previous, withdrawn."""
     from rich.console import Console
 
-    from collabopt.pipelines.releases import print_releases
+    from collabopt.pipelines.releases import print_releases, repair_releases
 
-    print_releases(name, releases, Console(highlight=False, width=None if sys.stdout.isatty() else 120))
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    if repair:
+        repair_releases(name, releases, console)
+    print_releases(name, releases, console)
 
 
 @app.command("rollback")

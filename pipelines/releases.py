@@ -48,6 +48,26 @@ def print_releases(name: str, uri: str, console: Console) -> None:
     console.print(table)
 
 
+def repair_releases(name: str, uri: str, console: Console) -> None:
+    """Makes MLflow's registry say what the releases say, and prints that.
+
+    Args:
+        name: Name of the release.
+        uri: Where releases are kept: `gs://bucket/prefix` or a local directory.
+        console: Where to.
+
+    Raises:
+        CollaboptError: There is no such release, its champion is not registered, or the store or MLflow cannot be
+            reached.
+    """
+    from collabopt.components.engine.release.operations import repair
+
+    pointer = repair(_open(uri), name)
+    marks = {"champion": pointer.champion, "previous": pointer.previous}
+    shown = ", ".join(f"{mark} {sha256[:_DIGEST_CHARACTERS]}" for mark, sha256 in marks.items() if sha256)
+    console.print(Text(f"MLflow's aliases say what the releases say: {shown}"))
+
+
 def roll_back(name: str, uri: str, console: Console, withdraw: str = "") -> None:
     """Withdraws the champion and prints what is shipped now.
 

@@ -69,8 +69,24 @@ def rollback(store: ObjectStore, name: str, withdraw: str = "") -> Pointer:
     return _finish(store, pointer, generation)
 
 
+def repair(store: ObjectStore, name: str) -> Pointer:
+    """Makes MLflow's registry say what the pointer says, after a gate or a rollback that was killed and not run again.
+
+    Returns:
+        The pointer as it is now.
+
+    Raises:
+        CollaboptError: There is no such release, its champion is not registered, or the store or MLflow cannot be
+            reached.
+    """
+    check_model_name(name)
+    pointer, generation = _read(store, name)
+    mirror(connect(), name, store)
+    return _settled(store, pointer, generation)
+
+
 def _finish(store: ObjectStore, pointer: Pointer, generation: int) -> Pointer:
-    """Sets MLflow's aliases, and says in the pointer that this has been done."""
+    """Sets MLflow's aliases after a rollback."""
     try:
         mirror(connect(), pointer.name, store)
     except CollaboptError as error:
@@ -80,6 +96,11 @@ def _finish(store: ObjectStore, pointer: Pointer, generation: int) -> Pointer:
             todo="devices get the right model; to set MLflow's aliases too, mend this and run the same rollback again: "
             "it finishes this one and withdraws nothing more",
         ) from error
+    return _settled(store, pointer, generation)
+
+
+def _settled(store: ObjectStore, pointer: Pointer, generation: int) -> Pointer:
+    """Says in the pointer that MLflow's aliases have followed a rollback."""
     while pointer.pending:
         try:
             pointer, generation = pointer.settled(), flip(store, pointer.settled(), generation)

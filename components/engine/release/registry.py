@@ -27,6 +27,9 @@ MODEL_TYPE = "litert"
 # An SQL store keeps no `model_id` with the version.
 MODEL_ID_TAG = "model_id"
 SHA256_TAG = "sha256"
+# `pending` until the version becomes champion, so also of one that never does because another gate was faster;
+# `approved` from just before it gets the alias; `rejected` once it is rolled back.
+STATUS_TAG = "validation_status"
 
 _PYFUNC_FILE = Path(__file__).parents[1] / "deployed" / "litert_pyfunc.py"
 
@@ -34,7 +37,7 @@ _PYFUNC_FILE = Path(__file__).parents[1] / "deployed" / "litert_pyfunc.py"
 def register(run: StageRun, report: LeafReport, tflite: Path, name: str, tags: Mapping[str, str]) -> "ModelVersion":
     """Registers a leaf once: the version that carries the digest of its file is found again, however often this runs.
 
-    The version has all its tags when this returns, so that an alias can be set: webhooks act on the alias.
+    The version has all its tags but the final status when this returns.
 
     Args:
         run: Run that the model is logged to.
@@ -58,22 +61,21 @@ def register(run: StageRun, report: LeafReport, tflite: Path, name: str, tags: M
                 # global one.
                 source=logged.artifact_location,
                 run_id=run.run_id,
-                tags={**_tags(report), **tags, MODEL_ID_TAG: logged.model_id},
+                tags={**_tags(report), **tags, MODEL_ID_TAG: logged.model_id, STATUS_TAG: "pending"},
                 model_id=logged.model_id,
             )
             registered = _without_duplicates(client, name, sha256)
         present = registered.tags
         wanted = {**{key: value for key, value in _tags(report).items() if key not in present}, **tags}
-        for key, value in {**wanted, "validation_status": "approved"}.items():
-            if present.get(key) != value:
-                client.set_model_version_tag(name, registered.version, key, value)
+        for key, value in wanted.items():
+            _set_tag(client, registered, key, value)
     return registered
 
 
 def mirror(client: "MlflowClient", name: str, store: ObjectStore) -> None:
-    """Makes the aliases `champion` and `previous` say what the pointer says.
+    """Makes the aliases `champion` and `previous`, and the status of what was withdrawn, say what the pointer says.
 
-    Whoever has set an alias looks at the pointer again, so of several at once the last one to finish has seen the
+    The champion is approved before it gets the alias: webhooks act on the alias. Whoever has set an alias looks at the pointer again, so of several at once the last one to finish has seen the
     last pointer.
 
     Args:
@@ -97,7 +99,11 @@ def mirror(client: "MlflowClient", name: str, store: ObjectStore) -> None:
                     "this model again",
                 )
             previous = None if pointer.previous is None else version_of(client, name, pointer.previous)
+            _set_tag(client, champion, STATUS_TAG, "approved")
             _set_aliases(client, name, champion, previous)
+            for sha256 in pointer.withdrawn:
+                for withdrawn in _versions(client, name, sha256):
+                    _set_tag(client, withdrawn, STATUS_TAG, "rejected")
         again = champion_of(store, name)
         if again == found:
             return
@@ -111,6 +117,7 @@ def crown(client: "MlflowClient", name: str, new: "ModelVersion") -> None:
         CollaboptError: MLflow refuses or cannot be reached.
     """
     with mlflow_errors(client.tracking_uri):
+        _set_tag(client, new, STATUS_TAG, "approved")
         champion = _aliases(client, name).get(CHAMPION)
         if champion == str(new.version):
             return
@@ -126,6 +133,11 @@ def version_of(client: "MlflowClient", name: str, sha256: str) -> "ModelVersion 
 
 def _versions(client: "MlflowClient", name: str, sha256: str) -> "list[ModelVersion]":
     return list(client.search_model_versions(f"name = {quoted(name)} and tags.{SHA256_TAG} = {quoted(sha256)}"))
+
+
+def _set_tag(client: "MlflowClient", version: "ModelVersion", key: str, value: str) -> None:
+    if version.tags.get(key) != value:
+        client.set_model_version_tag(version.name, version.version, key, value)
 
 
 def _without_duplicates(client: "MlflowClient", name: str, sha256: str) -> "ModelVersion":
@@ -238,5 +250,4 @@ def _tags(report: LeafReport) -> dict[str, str]:
         "stage": report.stage,
         "pathway": report.pathway,
         "techniques": " > ".join(step.technique for step in report.lineage),
-        "validation_status": "approved",
     }

@@ -6,8 +6,8 @@ from rich.console import Console
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.release.object_store import open_store
 from collabopt.components.engine.release.operations import rollback
-from collabopt.components.engine.release.pointer import champion_of
-from collabopt.pipelines.releases import print_releases, roll_back
+from collabopt.components.engine.release.pointer import champion_of, flip
+from collabopt.pipelines.releases import print_releases, repair_releases, roll_back
 
 NAME = "kws"
 
@@ -15,6 +15,17 @@ NAME = "kws"
 @pytest.fixture
 def store(store_uri):
     return open_store(store_uri)
+
+
+@pytest.fixture
+def status(client):
+    """What the registry says of every version's validation: digest -> status."""
+
+    def read():
+        versions = client.search_model_versions(f"name='{NAME}'")
+        return {version.tags["sha256"]: version.tags["validation_status"] for version in versions}
+
+    return read
 
 
 @pytest.fixture
@@ -32,12 +43,14 @@ def printed(function, *arguments):
     return console.file.getvalue()
 
 
-def test_a_rollback_ships_the_one_before(client, store, three, registered, make_candidate, new_run, ship):
+def test_a_rollback_ships_the_one_before(client, store, three, registered, status, make_candidate, new_run, ship):
+    assert set(status().values()) == {"approved"}
     pointer = rollback(store, NAME)
     assert (pointer.champion, pointer.previous, pointer.withdrawn) == (three[1], three[0], (three[2],))
     assert (pointer.decision, pointer.pending) == ("", "")
     assert champion_of(store, NAME)[0] == pointer
     assert registered(client, NAME)[0] == {"champion": "2", "previous": "1"}
+    assert status() == {three[0]: "approved", three[1]: "approved", three[2]: "rejected"}
     with pytest.raises(CollaboptError, match="has been rolled back"):
         ship(store, make_candidate(2), new_run(client), NAME)
     rollback(store, NAME)
@@ -57,6 +70,24 @@ def test_a_rollback_that_mlflow_did_not_follow_is_finished_not_repeated(store, t
     assert registered(client, NAME)[0] == {"champion": "3", "previous": "2"}
     assert rollback(store, NAME).champion == three[1]
     assert registered(client, NAME)[0] == {"champion": "2", "previous": "1"}
+
+
+def test_what_a_killed_gate_has_left_in_the_registry_is_mended(store_uri, store, three, registered, client, status):
+    """Aliases of before the last promotion, and a rollback that has not reached the registry."""
+    pointer, generation = champion_of(store, NAME)
+    flip(store, pointer.rolled_back(), generation)
+    client.set_registered_model_alias(NAME, "champion", "1")
+    client.delete_registered_model_alias(NAME, "previous")
+    before = [store.read(name) for name in store.names(f"{NAME}/releases/")]
+    printed(print_releases, NAME, store_uri)
+    assert registered(client, NAME)[0] == {"champion": "1"}
+    for _ in range(2):
+        said = printed(repair_releases, NAME, store_uri)
+        assert f"MLflow's aliases say what the releases say: champion {three[1][:12]}, previous {three[0][:12]}" in said
+        assert registered(client, NAME)[0] == {"champion": "2", "previous": "1"}
+        assert status()[three[2]] == "rejected"
+        assert champion_of(store, NAME)[0].pending == ""
+    assert [store.read(name) for name in store.names(f"{NAME}/releases/")] == before
 
 
 def test_a_rollback_of_a_named_champion_happens_once(store, three, client):
@@ -101,7 +132,7 @@ def test_what_is_printed(store_uri, three, client):
 
 
 def test_names_without_releases_are_errors(store_uri, client):
-    for function in (print_releases, roll_back):
+    for function in (print_releases, repair_releases, roll_back):
         with pytest.raises(CollaboptError, match="there is no release of 'nothing'"):
             function("nothing", store_uri, Console(file=io.StringIO()))
         with pytest.raises(CollaboptError, match="not a legal name"):

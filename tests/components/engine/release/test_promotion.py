@@ -86,6 +86,12 @@ def test_a_pointer_that_moves_during_the_promotion_is_a_conflict(client, store, 
         for step in steps:
             step.do()
     assert champion_of(store, NAME)[0].history == (make_candidate(0).sha256, make_candidate(2).sha256)
+    status = {
+        version.tags["sha256"]: version.tags["validation_status"]
+        for version in client.search_model_versions(f"name='{NAME}'")
+    }
+    assert status.pop(make_candidate(1).sha256) == "pending"
+    assert set(status.values()) == {"approved"}
 
 
 def test_the_first_manifest_of_a_model_counts(client, store, make_candidate, new_run, ship):
