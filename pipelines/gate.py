@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def gate_again(
     from collabopt.components.engine.gate.sample import read_samples
     from collabopt.pipelines.outcome import Outcome, leaves_below, print_outcome
 
+    sys.path.insert(0, os.getcwd())  # where a run finds a task of one's own
     leaves = _leaf_directories(directory)
     gate = Gate(
         read_candidates(read_baseline(directory / BASELINE_FILE), leaves),

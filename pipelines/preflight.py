@@ -10,7 +10,7 @@ from pathlib import Path
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.fetch import EXAMPLE_SCHEME, GCS_SCHEME, TASK_SOURCE
-from collabopt.pipelines import PIPELINES, stages_of
+from collabopt.pipelines import PIPELINES, parameters_of, stages_of
 from collabopt.pipelines.arguments import pipeline_arguments, unknown
 from collabopt.pipelines.local_run import LocalRun
 from collabopt.pipelines.output_directory import check_output
@@ -66,6 +66,8 @@ def plan_run(
     arguments |= {"model": _existing(model, "--model"), "data": _existing(data, "--data")}
     if task is not None:
         _check_task_module(task)
+    elif policy is not None:  # with a task of the user's own, the first stage checks it
+        _check_policy(str(arguments["policy"]), str(parameters_of(pipeline)["task"]))
     if releases:
         arguments["releases"] = _store_address(releases)
     tracking_uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
@@ -142,6 +144,13 @@ def _check_task_module(task: str) -> None:
             where=f"--task {task}",
             todo="install it, or run in the directory that holds it",
         )
+
+
+def _check_policy(policy: str, task: str) -> None:
+    from collabopt.components.engine.gate.policy import check_task, parse_policy
+    from collabopt.components.engine.training.task import load_task
+
+    check_task(parse_policy(policy), load_task(task))
 
 
 def _store_address(uri: str) -> str:

@@ -45,13 +45,14 @@ def configure_run(
         CollaboptError: Something in it is unknown or illegal.
     """
     from collabopt.components.engine.gate.champion import check_champion_is_kept
-    from collabopt.components.engine.gate.policy import parse_policy
+    from collabopt.components.engine.gate.policy import check_task, parse_policy
     from collabopt.components.engine.release.names import check_model_name
 
     with stage_session(STAGE):
-        check_champion_is_kept(parse_policy(policy), releases)
+        rules = parse_policy(policy)
+        check_champion_is_kept(rules, releases)
         check_model_name(model_name)
-        load_task(task)
+        check_task(rules, load_task(task))
         used = {stage: technique for stage, technique in stages.items() if technique}
         for stage, values in settings.items():
             _check_form(stage, values, used)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 COLLABOPT = Path(sys.executable).parent / "collabopt"
-TASKS = Path(__file__).parents[1] / "components" / "engine" / "training"
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ def collabopt(tmp_path_factory):
     def run(*arguments: object, directory: Path | None = None) -> Run:
         directory = directory or tmp_path_factory.mktemp("run")
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-        environment = {**kept, "COLLABOPT_CACHE": str(cache), "PYTHONPATH": str(TASKS), "TF_CPP_MIN_LOG_LEVEL": "2"}
+        environment = {**kept, "COLLABOPT_CACHE": str(cache), "TF_CPP_MIN_LOG_LEVEL": "2"}
         done = subprocess.run(
             [COLLABOPT, *map(str, arguments)],
             cwd=directory,

@@ -1,12 +1,15 @@
 """Models, data and tasks of one's own, good and bad."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from collabopt.components.engine.records import read_leaf_report
 
+TASKS = Path(__file__).parents[1] / "components" / "engine" / "training"
 QUICK = ["--param", "epochs=1", "--param", "qat_epochs=1"]
 RANDOM = np.random.default_rng(0)
 
@@ -52,9 +55,11 @@ def test_regression_decides_on_its_own_metric(collabopt, tmp_path):
     layers = tf_keras.layers
     model = tf_keras.Sequential([layers.Input((6,)), layers.Dense(16, activation="relu"), layers.Dense(1)])
     model.save(tmp_path / "regressor.keras")
+    shutil.copy(TASKS / "regression_task.py", tmp_path)
     run = collabopt(
         *("run", "--model", tmp_path / "regressor.keras", "--data", "task", "--task", "regression_task:TASK"),
         *("--pipeline", "pruning", "--param", "clusters=8", *QUICK),
+        directory=tmp_path,
     )
     assert run.exit_code == 0, run.error
     decision = json.loads((run.result / "decision.json").read_text())
@@ -64,6 +69,10 @@ def test_regression_decides_on_its_own_metric(collabopt, tmp_path):
     worse_by = report.metrics["mean_absolute_error"] - report.metric.baseline
     assert report.metrics["mean_absolute_error_drop"] == pytest.approx(worse_by)
     assert "accuracy" not in run.output
+
+    again = collabopt("gate", directory=tmp_path)
+    assert again.exit_code == 0, again.error
+    assert json.loads((run.result / "decision.json").read_text()) == decision
 
 
 def test_keras_3_mobilenet_v2_is_imported_and_quantized(collabopt, tmp_path):

@@ -134,6 +134,8 @@ def test_a_bad_policy_is_refused(collabopt: Callable[..., tuple[int, str, str]],
     policy = tmp_path.parent / f"{tmp_path.name}.yaml"
     policy.write_text("goals: [{figure: metric, max_dropp: 0.1}]\n")
     refused(collabopt("run", "--example", "digits", "--policy", str(policy)), "max_dropp", str(policy))
+    policy.write_text("goals: [{figure: loss, higher_is_better: false, threshold: 1}]\n")
+    refused(collabopt("run", "--example", "digits", "--policy", str(policy)), "'loss' is neither", "goals[0]")
 
 
 def test_an_output_that_is_a_file_is_refused(collabopt: Callable[..., tuple[int, str, str]], tmp_path: Path):

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.figures import FIGURES, NPU, baseline_figures, figures_of, npu_gap
 from collabopt.components.engine.gate.goals import GoalResult, difference_in_words, judge_goal
-from collabopt.components.engine.gate.policy import Policy, check_directions
+from collabopt.components.engine.gate.policy import Policy
 from collabopt.components.engine.gate.selection import Axis, Candidate, Selection, axes_of, figures_in_words, select
 from collabopt.components.engine.records import LeafReport, StageRecord
 
@@ -145,9 +145,8 @@ def decide(
         withdrawn: Digests of files that were rolled back and must not be shipped again.
 
     Raises:
-        CollaboptError: The policy contradicts the task, or ranks figures of several NPUs.
+        CollaboptError: The policy names figures on the NPU, and the leaves were measured for several.
     """
-    check_directions(policy, baseline.metric)
     _check_one_npu(leaves, policy)
     known = baseline_figures(baseline)
     references = {"baseline": known, "champion": _champion_figures(champion, leaves, baseline, policy)}

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -12,10 +12,12 @@ from collabopt.components.engine.deployed.accelerators import Accelerator
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.amounts import Amount, Number
 from collabopt.components.engine.gate.figures import FIGURES
-from collabopt.components.engine.records import MetricOfRecord
 from collabopt.components.engine.validation import Checked, list_as_tuple, refuse, validated
 from collabopt.components.engine.validation import Path as KeyPath
 from collabopt.components.engine.yaml_lines import place_in, read_yaml
+
+if TYPE_CHECKING:
+    from collabopt.components.engine.training.task import Task
 
 METRIC = "metric"
 Kind = Literal["threshold", "max_drop", "max_ratio", "min_improvement"]
@@ -219,20 +221,34 @@ def policy_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Policy.model_json_schema()}
 
 
-def check_directions(policy: Policy, metric: MetricOfRecord) -> None:
-    """Refuses a policy that says the opposite of the task about the deciding metric.
+def check_task(policy: Policy, task: "Task") -> None:
+    """Refuses a policy that names figures which no leaf of the task has, or has the other way round.
 
     Raises:
-        CollaboptError: It calls a figure better high that the task wants low, or the other way round.
+        CollaboptError: A figure is neither one that every leaf has nor a metric of the task, or the policy calls one
+            better high that the task wants low, or the other way round.
     """
-    entries: tuple[Goal | Preference, ...] = (*policy.goals, *policy.priority)
-    for entry in entries:
-        if entry.figure == metric.name and entry.higher_is_better not in (None, metric.higher_is_better):
+    metrics = {metric.name: metric.higher_is_better for metric in (task.metric, *task.more_metrics)}
+    entries: dict[str, Goal | Preference] = {
+        **{f"goals[{number}]": goal for number, goal in enumerate(policy.goals)},
+        **{f"priority[{number}]": preference for number, preference in enumerate(policy.priority)},
+    }
+    for key, entry in entries.items():
+        name = entry.figure
+        if name == METRIC or name in FIGURES:
+            continue
+        if name not in metrics:
             raise CollaboptError(
-                f"the policy says higher_is_better: {str(entry.higher_is_better).lower()} of '{metric.name}', "
+                f"'{name}' is neither a figure that every leaf has nor a metric of the task '{task.name}'",
+                where=f"policy, {key}",
+                todo=f"metrics of the task: {', '.join(metrics)}; figures: {', '.join([METRIC, *FIGURES])}",
+            )
+        if entry.higher_is_better != metrics[name]:
+            raise CollaboptError(
+                f"the policy says higher_is_better: {str(entry.higher_is_better).lower()} of '{name}', "
                 "the task says the opposite",
-                where="policy",
-                todo=f"write `figure: {METRIC}` for the task's deciding metric",
+                where=f"policy, {key}",
+                todo=f"correct it, or write `figure: {METRIC}` for the task's deciding metric",
             )
 
 

@@ -12,7 +12,7 @@ from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.candidates import Candidates, digest_of, with_accelerator
 from collabopt.components.engine.gate.champion import Reigning, check_champion_is_kept, reigning
 from collabopt.components.engine.gate.decision import Decision, decide
-from collabopt.components.engine.gate.policy import Policy
+from collabopt.components.engine.gate.policy import Policy, check_task
 from collabopt.components.engine.gate.proof import prove_on
 from collabopt.components.engine.gate.record import complete_parent
 from collabopt.components.engine.gate.sample import TestSamples
@@ -29,6 +29,7 @@ from collabopt.components.engine.release.names import check_model_name
 from collabopt.components.engine.release.object_store import Conflict, open_store
 from collabopt.components.engine.release.promotion import Candidate, promote
 from collabopt.components.engine.tracking import StageRun, open_parent, stage_run
+from collabopt.components.engine.training.task import load_task
 
 STAGE = "deployment_gate"
 RELEASED_FILES = (*CARD_FILES, HTML_FILE)
@@ -59,10 +60,11 @@ class Gate:
             The decision, and what it was compared with.
 
         Raises:
-            CollaboptError: The name is not legal, the policy asks for a champion that nothing keeps, or the releases
-                cannot be read.
+            CollaboptError: The name is not legal, the policy contradicts the task or asks for a champion that nothing
+                keeps, or the releases cannot be read.
         """
         check_model_name(self.name)
+        check_task(self.policy, load_task(self.candidates.baseline.task))
         check_champion_is_kept(self.policy, self.releases)
         store = open_store(self.releases) if self.releases else None
         candidates = self.measured

@@ -75,8 +75,8 @@ def register(run: StageRun, report: LeafReport, tflite: Path, name: str, tags: M
 def mirror(client: "MlflowClient", name: str, store: ObjectStore) -> None:
     """Makes the aliases `champion` and `previous`, and the status of what was withdrawn, say what the pointer says.
 
-    The champion is approved before it gets the alias: webhooks act on the alias. Whoever has set an alias looks at the pointer again, so of several at once the last one to finish has seen the
-    last pointer.
+    The champion is approved before it gets the alias: webhooks act on the alias. Whoever has set an alias looks at the
+    pointer again, so of several at once the last one to finish has seen the last pointer.
 
     Args:
         client: Client of the registry.

@@ -56,6 +56,10 @@ def test_settings_are_checked_together_with_the_parameters_of_the_run():
         ({"clusters": 1}, ["number_of_clusters=1"]),
         ({"clusters": 2}, ["stage 'pruned_clustered'", "number_of_clusters=2", "greater than or equal to 3"]),
         ({"policy": "max_dropp: 1"}, ["max_dropp"]),
+        (
+            {"policy": "priority: [{figure: loss, higher_is_better: false}]"},
+            ["'loss'", "metrics of the task: accuracy"],
+        ),
         ({"task": "nowhere:TASK"}, ["nowhere"]),
         ({"model_name": "a/b"}, ["a/b"]),
         ({"learning_rate": float("inf")}, ["learning_rate=inf", "finite"]),

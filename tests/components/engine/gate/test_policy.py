@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -13,13 +14,13 @@ from collabopt.components.engine.gate.policy import (
     Goal,
     Policy,
     Preference,
-    check_directions,
+    check_task,
     example_policies,
     parse_policy,
     policy_schema,
     read_policy,
 )
-from collabopt.components.engine.records import MetricOfRecord
+from collabopt.components.engine.training.task import Metric, Task
 
 DEFAULT = Policy(
     accelerator=None,
@@ -292,18 +293,42 @@ def test_the_schema_tells_every_key_with_a_description():
     ]  # fmt: skip
 
 
-def test_a_policy_may_not_contradict_the_task():
-    policy = parse_policy("priority: [{figure: mae, higher_is_better: true}]")
-    with pytest.raises(CollaboptError, match="the task says the opposite"):
-        check_directions(policy, MetricOfRecord(name="mae", higher_is_better=False, baseline=1.0))
-    check_directions(policy, MetricOfRecord(name="mae", higher_is_better=True, baseline=1.0))
-    check_directions(policy, MetricOfRecord(name="other", higher_is_better=False, baseline=1.0))
+MAE = Metric("mae", higher_is_better=False, compute=lambda outputs, labels: 0.0)
+TASK = Task("regression", MAE, loss=lambda model: None, more_metrics=(replace(MAE, name="worst"),))
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "what"),
+    [
+        ("priority: [metric, {figure: mae, higher_is_better: true}]", "priority[1]", "the task says the opposite"),
+        ("goals: [{figure: worst, higher_is_better: true, threshold: 1}]", "goals[0]", "the task says the opposite"),
+        ("goals: [{figure: loss, higher_is_better: false, threshold: 1}]", "goals[0]", "'loss' is neither a figure"),
+        # What stages log beside the task's metrics ranks nothing, least of all the host's latency.
+        (
+            "priority: [{figure: host_builtin_latency_ms, higher_is_better: false}]",
+            "priority[0]",
+            "is neither a figure",
+        ),
+    ],
+)
+def test_a_policy_may_not_contradict_the_task(text, where, what):
+    with pytest.raises(CollaboptError) as refusal:
+        check_task(parse_policy(text), TASK)
+    assert what in refusal.value.what
+    assert refusal.value.where == f"policy, {where}"
+    assert "metric" in refusal.value.todo
+
+
+def test_a_policy_may_name_every_metric_of_the_task():
+    check_task(parse_policy("priority: [{figure: worst, higher_is_better: false}, metric, packed_bytes]"), TASK)
+    check_task(Policy(), TASK)
 
 
 def test_the_gate_decides_without_heavy_imports():
     heavy = ("tensorflow", "tf_keras", "numpy", "mlflow", "ai_edge_litert", "scipy")
     code = f"""
 import sys
+from dataclasses import replace
 import collabopt.components.engine.gate.decision, collabopt.components.engine.gate.policy
 print([name for name in {heavy} if name in sys.modules])
 """
