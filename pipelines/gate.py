@@ -29,15 +29,15 @@ def gate_again(
         console: Where to.
 
     Raises:
-        CollaboptError: The directory is not what a run leaves, the policy is not valid, the winner cannot be proven, or
-            its release fails.
+        CollaboptError: The directory is not what a run leaves, the policy is not valid, the winner cannot be proven,
+            its release fails, or no leaf qualifies and the policy lets the run fail over it.
     """
     check_engine()
     from collabopt.components.engine.gate.candidates import read_candidates
     from collabopt.components.engine.gate.policy import parse_policy
     from collabopt.components.engine.gate.run import Gate, run_gate
     from collabopt.components.engine.gate.sample import read_samples
-    from collabopt.pipelines.outcome import Outcome, leaves_below, print_outcome
+    from collabopt.pipelines.outcome import Outcome, check_qualified, leaves_below, print_outcome
 
     sys.path.insert(0, os.getcwd())  # where a run finds a task of one's own
     leaves = _leaf_directories(directory)
@@ -54,6 +54,9 @@ def gate_again(
         with open_output(directory):
             decision = run_gate(gate, directory, {})
     print_outcome(console, Outcome(leaves_below(directory / LEAVES), decision, directory), {})
+    if dry_run:
+        console.print("dry run: nothing was promoted or written")
+    check_qualified(decision, directory)
 
 
 def _leaf_directories(directory: Path) -> Mapping[str, Path]:

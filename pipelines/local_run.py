@@ -17,6 +17,7 @@ from rich.console import Console
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.progress import PROGRESS_FILE_VARIABLE
+from collabopt.components.engine.records import DECISION_FILE
 from collabopt.components.engine.session import (
     LOG_DIRECTORY_VARIABLE,
     PIPELINE_NAME_VARIABLE,
@@ -24,7 +25,7 @@ from collabopt.components.engine.session import (
 )
 from collabopt.pipelines.live_view import View, view_for
 from collabopt.pipelines.local_worker import LIFELINE_VARIABLE
-from collabopt.pipelines.outcome import Outcome, print_outcome, read_outcome
+from collabopt.pipelines.outcome import Outcome, check_qualified, print_outcome, read_outcome
 from collabopt.pipelines.output_directory import OutputDirectory, open_output
 from collabopt.pipelines.run_state import EventFollower, Phase, RunState, StageState, WatchedStage
 
@@ -77,7 +78,8 @@ def run_locally(run: LocalRun, console: Console, *, on_failure: Callable[[str], 
         The outcome; its paths are only valid while the pipeline ran, the published files are below `run.output`.
 
     Raises:
-        CollaboptError: A stage failed, or the output directory is in use. An earlier result stays as it was.
+        CollaboptError: A stage failed, or the output directory is in use; an earlier result stays as it was. Or no leaf
+            qualifies, and the policy lets the run fail over it; then the result is published and shown nevertheless.
         KeyboardInterrupt: SIGINT or SIGTERM arrived; every process of the run has ended.
     """
     run_id = str(uuid.uuid4())
@@ -89,7 +91,7 @@ def run_locally(run: LocalRun, console: Console, *, on_failure: Callable[[str], 
         try:
             if signals.received:
                 raise KeyboardInterrupt
-            if exit_code != 0:
+            if exit_code != 0 and not _fails_by_its_policy(output.work / _PIPELINE_ROOT):
                 raise _failure(state, output.logs, exit_code)
             outcome = read_outcome(output.work / _PIPELINE_ROOT)
         except (KeyboardInterrupt, CollaboptError):
@@ -98,6 +100,9 @@ def run_locally(run: LocalRun, console: Console, *, on_failure: Callable[[str], 
         output.publish({leaf.stage: leaf.directory for leaf in outcome.leaves}, outcome.decision_file)
     now = time.time()
     print_outcome(console, outcome, {stage.name: seconds for stage in state if (seconds := stage.seconds(now))})
+    if outcome.decision.failed:
+        _mark_failed(run_id, on_failure, console)
+    check_qualified(outcome.decision, run.output)
     return outcome
 
 
@@ -217,6 +222,11 @@ def _group_exists(process: subprocess.Popen[bytes]) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def _fails_by_its_policy(pipeline_root: Path) -> bool:
+    """Whether the gate came to a decision which its policy wants to be a failure."""
+    return any(pipeline_root.rglob(DECISION_FILE)) and read_outcome(pipeline_root).decision.failed
 
 
 def _mark_failed(run_id: str, on_failure: Callable[[str], None] | None, console: Console) -> None:

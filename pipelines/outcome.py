@@ -91,6 +91,24 @@ def print_outcome(console: Console, outcome: Outcome, seconds: Mapping[str, floa
     console.print(Text(outcome.decision.outcome), soft_wrap=True)
 
 
+def check_qualified(decision: Decision, directory: Path) -> None:
+    """Ends with an error where no leaf qualifies and the policy lets the run fail over it.
+
+    Args:
+        decision: What the gate decided.
+        directory: Where it has been written, or the leaves lie.
+
+    Raises:
+        CollaboptError: See above.
+    """
+    if decision.failed:
+        raise CollaboptError(
+            decision.outcome,
+            where=str(directory),
+            todo="nothing need be trained again to try another policy: collabopt gate --policy FILE",
+        )
+
+
 def leaves_below(directory: Path) -> tuple[Leaf, ...]:
     """The leaves that lie anywhere below a directory, in order of stage name; of two of one stage, the newer one.
 

@@ -84,9 +84,20 @@ def test_a_dry_run_says_what_would_ship_and_writes_nothing(again, finished):
     before = files(finished.directory)
     run = again("gate", "--dry-run", policy="goals: [{figure: metric, max_drop: 0.9}]\npriority: [npu_flash_bytes]")
     assert run.exit_code == 0, run.error
-    assert "winner: " in run.output
+    assert "winner: " in run.output and "dry run: nothing was promoted or written" in run.output
     after = files(run.directory)
     assert {path: content for path, content in after.items() if path.name != "policy.yaml"} == before
+
+
+def test_where_none_qualifies_the_policy_may_want_an_error(again, finished):
+    before = champion(finished)
+    run = again("gate", policy="goals: [{figure: packed_bytes, threshold: 1}]\nwhen_none_qualifies: fail")
+    assert run.exit_code == 1
+    assert "no leaf qualifies" in run.output and "accepted" in run.output
+    assert "error: none of 4 leaves qualifies" in run.error
+    assert "Traceback" not in run.error
+    assert decision(run)["winner"] is None and "Nothing ships" in (run.result / "report.html").read_text()
+    assert champion(run) == before
 
 
 def test_the_way_back(again):

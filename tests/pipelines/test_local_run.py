@@ -59,6 +59,22 @@ def test_no_qualified_leaf_is_an_outcome(tmp_path: Path):
     assert files(tmp_path / "out") >= RESULT
 
 
+def test_a_run_that_its_policy_lets_fail_leaves_what_it_has_made(tmp_path: Path):
+    """Hours of training are not thrown away because no leaf qualifies."""
+    output = tmp_path / "out"
+    make_earlier_result(output)
+    failed: list[str] = []
+    with pytest.raises(CollaboptError) as raised:
+        run("success", output, failed.append, model_name="", when_none_qualifies="fail")
+    assert raised.value.what.startswith("none of 1 leaves qualifies")
+    assert raised.value.where == str(output)
+    assert "collabopt gate" in raised.value.todo
+    assert {name for name in files(output) if not name.startswith("logs")} == RESULT
+    assert (output / "leaves/ptq/model.tflite").read_text() == "first"
+    assert Decision.model_validate_json((output / "decision.json").read_bytes()).winner is None
+    assert len(failed) == 1
+
+
 def test_stages_get_what_the_contract_promises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MLFLOW_RUN_ID", "the caller's own")
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")

@@ -66,10 +66,11 @@ def toy_leaf(stage: str, model: dsl.Output[dsl.Model], content: str = "first"):
 
 
 @dsl.component(base_image="python:3.11", install_kfp_package=False)
-def toy_gate(decision: dsl.Output[dsl.Artifact], winner: str = ""):
+def toy_gate(decision: dsl.Output[dsl.Artifact], winner: str = "", when_none_qualifies: str = "keep"):
     """Decides as it is told."""
     from pathlib import Path
 
+    from collabopt.components.engine.errors import CollaboptError
     from collabopt.components.engine.gate.decision import Baseline, Decision, Verdict
     from collabopt.components.engine.gate.policy import Policy
     from collabopt.components.engine.progress import emit
@@ -88,7 +89,7 @@ def toy_gate(decision: dsl.Output[dsl.Artifact], winner: str = ""):
             sha256="0",
         )
         outcome = Decision(
-            policy=Policy(),
+            policy=Policy(when_none_qualifies=when_none_qualifies),
             baseline=Baseline(stage="baseline", metric="f1", higher_is_better=True, value=0.94, dataset_digest="0"),
             winner=winner or None,
             winner_sha256="0" if winner else None,
@@ -97,6 +98,8 @@ def toy_gate(decision: dsl.Output[dsl.Artifact], winner: str = ""):
         )
         Path(decision.path).mkdir(parents=True)
         (Path(decision.path) / "decision.json").write_text(outcome.model_dump_json())
+        if outcome.failed:
+            raise CollaboptError(outcome.outcome)
         emit("gate", "finished", metrics={})
 
 
@@ -159,11 +162,12 @@ def success(
     releases: str = "",
     content: str = "first",
     seconds: float = 0.0,
+    when_none_qualifies: str = "keep",
 ):
     """An interior stage, a leaf, a gate."""
     pruned = toy_interior(stage="pruned", seconds=seconds)
     leaf = toy_leaf(stage="ptq", content=content).after(pruned)
-    toy_gate(winner=model_name).after(leaf)
+    toy_gate(winner=model_name, when_none_qualifies=when_none_qualifies).after(leaf)
 
 
 @dsl.pipeline(name="toy-failing")

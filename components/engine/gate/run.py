@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.candidates import Candidates, digest_of, with_accelerator
 from collabopt.components.engine.gate.champion import Reigning, check_champion_is_kept, reigning
 from collabopt.components.engine.gate.decision import Decision, decide
@@ -98,11 +97,12 @@ def run_gate(gate: Gate, output: Path, parameters: Mapping[str, object]) -> Deci
         parameters: The pipeline's parameters, to be shown on its MLflow run.
 
     Returns:
-        The decision.
+        The decision. Where it has `failed`, the pipeline's MLflow run has too, and it is for the caller to end with an
+        error.
 
     Raises:
-        CollaboptError: Policy, artifacts or name are not valid, the winner cannot be proven, MLflow or the releases
-            cannot be reached, or no leaf qualifies and the policy wants that to fail.
+        CollaboptError: Policy, artifacts or name are not valid, the winner cannot be proven, or MLflow or the releases
+            cannot be reached.
     """
     first = gate.decide()  # what is wrong with the input shows before anything is begun
     output.mkdir(parents=True, exist_ok=True)
@@ -120,10 +120,6 @@ def run_gate(gate: Gate, output: Path, parameters: Mapping[str, object]) -> Deci
         if parent is not None:
             parent.fail() if decision.failed else parent.finish()
         _publish(written, output)
-    if decision.failed:
-        raise CollaboptError(
-            decision.outcome, where=str(output / DECISION_FILE), todo="see the verdicts there, or relax the policy"
-        )
     return decision
 
 

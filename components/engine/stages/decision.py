@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.candidates import read_candidates
 from collabopt.components.engine.gate.policy import parse_policy
 from collabopt.components.engine.gate.run import Gate, run_gate
@@ -64,11 +65,20 @@ def gate_stage(
 
     Returns:
         The winner's scalars, none where no leaf qualifies, and its name.
+
+    Raises:
+        CollaboptError: See `run_gate`; or no leaf qualifies, and the policy lets the run fail over it.
     """
     with stage_session("gate"):
         gate = _gate(baseline, dataset, leaves, policy, model_name, releases)
         decision = run_gate(gate, Path(output), {name: _as_given(value) for name, value in parameters.items()})
         shutil.copy(Path(output) / HTML_FILE, report)
+        if decision.failed:
+            raise CollaboptError(
+                decision.outcome,
+                where="deployment gate",
+                todo="see verdicts and report in the pipeline's MLflow run, or relax the policy",
+            )
         metrics = read_leaf_report(leaves[decision.winner]).metrics if decision.winner else {}
         emit("gate", "finished", metrics=metrics)
         return StageResult(metrics, {"winner": decision.winner or "", "outcome": decision.outcome})

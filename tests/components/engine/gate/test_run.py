@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from collabopt.components.engine.datasets.splits import SPLIT_NAMES, Samples, Splits
+from collabopt.components.engine.datasets.store import write_dataset
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.candidates import read_candidates
 from collabopt.components.engine.gate.decision import Decision
@@ -13,6 +15,7 @@ from collabopt.components.engine.gate.run import Gate, run_gate
 from collabopt.components.engine.gate.sample import TestSamples
 from collabopt.components.engine.records import GATE_FILES, read_stage_record
 from collabopt.components.engine.release.directory import DirectoryStore
+from collabopt.components.engine.stages import gate_stage
 from collabopt.components.engine.tracking import stage_run
 
 MODEL = "digits"
@@ -303,9 +306,21 @@ def test_a_winner_that_cannot_be_proven_is_not_shipped(client, gate, two_leaves,
     assert client.search_registered_models() == []
 
 
-def test_a_policy_may_want_the_run_to_fail(client, gate, two_leaves, tmp_path):
-    policy = "{goals: [{figure: metric, max_drop: 0}], when_none_qualifies: fail}"
+def test_a_policy_may_want_the_run_to_fail(client, two_leaves, baseline_directory, samples, tmp_path):
+    splits = {name: Samples(samples.inputs, samples.labels) for name in SPLIT_NAMES}
+    write_dataset(Splits(splits), tmp_path / "data", source="test", seed=0)
     with pytest.raises(CollaboptError, match="none of 2 leaves qualifies"):
-        gate(two_leaves, policy=policy)
+        gate_stage(
+            baseline=baseline_directory,
+            dataset=str(tmp_path / "data"),
+            leaves=two_leaves,
+            policy="{goals: [{figure: metric, max_drop: 0}], when_none_qualifies: fail}",
+            output=str(tmp_path / "output"),
+            report=str(tmp_path / "report.html"),
+            model_name=MODEL,
+            releases=str(tmp_path / "releases"),
+            parameters={},
+        )
     assert json.loads((tmp_path / "output" / "decision.json").read_text())["winner"] is None
+    assert "Nothing ships" in (tmp_path / "report.html").read_text()
     assert parent_and_children(client)[0].info.status == "FAILED"
