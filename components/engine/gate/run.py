@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from collabopt.components.engine.training.task import load_task
 
 STAGE = "deployment_gate"
 RELEASED_FILES = (*CARD_FILES, HTML_FILE)
+
+_UNFINISHED = ".unfinished-"
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def run_gate(gate: Gate, output: Path, parameters: Mapping[str, object]) -> Deci
 
     Args:
         gate: What to decide on.
-        output: Directory for `GATE_FILES`, made if missing.
+        output: Directory for `GATE_FILES`, made if missing; no other gate may be writing to it.
         parameters: The pipeline's parameters, to be shown on its MLflow run.
 
     Returns:
@@ -106,7 +109,9 @@ def run_gate(gate: Gate, output: Path, parameters: Mapping[str, object]) -> Deci
     """
     first = gate.decide()  # what is wrong with the input shows before anything is begun
     output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output, prefix=".unfinished-") as unfinished:
+    for stale in output.glob(f"{_UNFINISHED}*"):  # of a gate that was killed
+        shutil.rmtree(stale)
+    with tempfile.TemporaryDirectory(dir=output, prefix=_UNFINISHED) as unfinished:
         written = Path(unfinished)
         with stage_run(STAGE) as run:
             decision = _settle(gate, first, run, written)

@@ -260,6 +260,11 @@ def test_a_gate_killed_before_any_change_ends_in_the_same_state(
 
 def test_running_the_gate_again_changes_nothing(client, gate, two_leaves, tmp_path):
     gate(two_leaves)
+    # As a gate leaves it that is killed by the system, with no time to clear up.
+    (tmp_path / "output" / ".unfinished-x").mkdir()
+    (tmp_path / "output" / ".unfinished-x" / "report.html").touch()
+    gate(two_leaves)
+    assert {path.name for path in (tmp_path / "output").iterdir()} == set(GATE_FILES)
     before = state(client, tmp_path / "output", tmp_path / "releases")
     gate(two_leaves)
     assert state(client, tmp_path / "output", tmp_path / "releases") == before
