@@ -52,6 +52,7 @@ def prove_on(report: LeafReport, tflite: bytes, inputs: np.ndarray, labels: np.n
             f"its report names {proof.samples} test samples, but the data set has {min(len(inputs), len(labels))}",
         )
     task = load_task(report.task)
+    _check_whole_split(report, proof, task.metric.proportion)
     outputs = _predict(report, tflite, inputs[: proof.samples])
     name = report.metric.name
     expected = proof.metrics.get(name, math.nan)
@@ -74,6 +75,27 @@ def _check_file(report: LeafReport, tflite: bytes) -> None:
     found = hashlib.sha256(tflite).hexdigest()
     if found != report.deployed.sha256:
         raise _refused(report, f"its file has sha256 {found}, but its report is about {report.deployed.sha256}")
+
+
+def _check_whole_split(report: LeafReport, proof: Proof, is_proportion: bool) -> None:
+    """Refuses a figure of the whole test split that cannot be, given that of its first samples.
+
+    A share of samples that the model is right about is bounded by that of the first ones; any metric of as many samples
+    is the same.
+    """
+    if report.interval is None:
+        return
+    value, known = report.metrics.get(report.metric.name, math.nan), proof.metrics.get(report.metric.name, math.nan)
+    total, rest = report.interval.samples, report.interval.samples - proof.samples
+    if not is_proportion and rest:
+        return
+    least = known * proof.samples / total
+    if not least - _ABSOLUTE_TOLERANCE <= value <= least + rest / total + _ABSOLUTE_TOLERANCE:
+        raise _refused(
+            report,
+            f"its report says {value:.6g} of all {total} test samples, which cannot be with {known:.6g} of the first "
+            f"{proof.samples}",
+        )
 
 
 def _predict(report: LeafReport, tflite: bytes, inputs: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from collabopt.components.engine.deployed.inspect import inspect_tflite
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate import proof
 from collabopt.components.engine.gate.proof import prove, prove_on
-from collabopt.components.engine.records import Proof, write_record
+from collabopt.components.engine.records import Interval, Proof, write_record
 from collabopt.components.engine.training.classification import TASK
 from collabopt.components.engine.training.task import DEFAULT_TASK
 
@@ -64,6 +64,21 @@ def test_the_metric_is_that_of_the_first_samples_alone(report, tflite, dataset):
     prove(with_proof(report, samples=60, accuracy=0.5), tflite, dataset)
     with pytest.raises(CollaboptError):
         prove(with_proof(report, samples=60, accuracy=0.75), tflite, dataset)
+
+
+@pytest.mark.parametrize(("value", "samples", "possible"), [(0.5, 60, True), (0.75, 40, True), (0.9, 60, False),
+    (0.49, 60, False), (0.76, 40, False)])  # fmt: skip
+def test_a_figure_of_the_whole_split_that_the_proof_rules_out_is_refused(
+    report, tflite, dataset, make_report, value, samples, possible
+):
+    """Right on 30 of the first 40 samples is right on 30 to 50 of 60."""
+    interval = Interval(samples=samples, low=0, high=1, method="Wilson")
+    changed = report.model_copy(update={"metrics": {"accuracy": value}, "interval": interval})
+    if possible:
+        prove(changed, tflite, dataset)
+    else:
+        with pytest.raises(CollaboptError, match=f"its report says {value:g} of all {samples} test samples"):
+            prove(changed, tflite, dataset)
 
 
 def test_given_samples_do_as_well_as_a_data_set(report, tflite, dataset):
