@@ -20,8 +20,16 @@ _STYLES = {
     Phase.STOPPED: "yellow",
     Phase.SKIPPED: "dim",
 }
-_SUMMARY = {"sparsity": "sparsity {:.1%}", "tflite_bytes": "{:,.0f} bytes", "gzip_bytes": "gzip {:,.0f}"}
+_SUMMARY = {
+    "sparsity": "sparsity {:.1%}",
+    "tflite_bytes": "{:,.0f} bytes",
+    "gzip_bytes": "gzip {:,.0f}",
+    "npu_latency_ms": "npu {:.4g} ms",
+}
+# What the rest of a footprint begins with.
+_FOOTPRINT = ("npu_", "host_", "activation_")
 _LEFT_OUT = {
+    "test_samples",
     "zip_bytes",
     "packed_bytes",
     "float_operators",
@@ -162,7 +170,8 @@ def describe_metrics(metrics: Mapping[str, float]) -> str:
     """
     parts = []
     for name, value in metrics.items():
-        if name in _SUMMARY or name in _LEFT_OUT or name.removesuffix("_drop") in metrics.keys() - {name}:
+        of_another = any(name.removesuffix(end) in metrics.keys() - {name} for end in ("_drop", "_low", "_high"))
+        if name in _SUMMARY or name in _LEFT_OUT or name.startswith(_FOOTPRINT) or of_another:
             continue
         drop = metrics.get(f"{name}_drop")
         parts.append(f"{name.replace('_', ' ')} {_number(value)}" + ("" if drop is None else f" (drop {drop:+.4f})"))

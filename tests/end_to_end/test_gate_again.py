@@ -78,6 +78,10 @@ def test_the_gate_again_changes_nothing(again, finished):
     assert run.exit_code == 0, run.error
     assert champion(run) == before
     assert decision(run) == decision(finished)
+    # As the run itself has shown it, without the time that stages took.
+    header = next(line for line in run.output.splitlines() if line.split()[:2] == ["leaf", "accuracy"])
+    assert header.split()[-2:] == ["npu", "ms"]
+    assert any(line.split()[-3:] == ["npu", "ms", "time"] for line in finished.output.splitlines())
 
 
 def test_a_dry_run_says_what_would_ship_and_writes_nothing(again, finished):

@@ -90,6 +90,9 @@ def test_the_view_fits_what_it_writes_to():
 def test_metrics_are_told_with_quality_first_and_size_last():
     metrics = {"tflite_bytes": 20480.0, "zip_bytes": 11.0, "mean_iou": 0.5, "mean_iou_drop": -0.01, "sparsity": 0.5}
     assert describe_metrics(metrics) == "mean iou 0.5000 (drop -0.0100)  sparsity 50.0%  20,480 bytes"
+    footprint = {"npu_latency_ms": 0.0352, "npu_macs": 277972.0, "host_latency_ms": 0.01, "activation_bytes": 6144.0}
+    interval = {"accuracy": 0.98, "accuracy_low": 0.96, "accuracy_high": 0.99, "test_samples": 359.0}
+    assert describe_metrics({**interval, **footprint}) == "accuracy 0.9800  npu 0.0352 ms"
     assert describe_metrics({"loss": 0.00012, "train_samples": 1500.0}) == "loss 1.20e-04  train samples 1,500"
 
 

@@ -55,7 +55,7 @@ def test_a_run_leaves_leaves_decision_and_logs_and_nothing_else(tmp_path: Path):
 def test_no_qualified_leaf_is_an_outcome(tmp_path: Path):
     shown = run("success", tmp_path / "out", model_name="")
     assert "no leaf qualifies" in shown
-    assert "refused" in shown and "accepted are 0.01" in shown
+    assert "refused" in shown and "accepted is at most 0.01" in shown
     assert files(tmp_path / "out") >= RESULT
 
 

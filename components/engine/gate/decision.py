@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
@@ -307,9 +308,12 @@ def _outcome(
         return f"none of {len(verdicts)} leaves qualifies; nothing is shipped{stays}{fails}"
     qualified = sum(verdict.qualified for verdict in verdicts)
     what = "stays the champion" if champion and champion.sha256 == winner.sha256 else "is shipped"
+    others = f"of {qualified} qualified leaves ({len(verdicts)} in all) it ranks first by"
+    if qualified == 1:
+        others = f"of {len(verdicts)} leaves it alone qualifies, with" if len(verdicts) > 1 else "the only leaf, with"
+        axes = [replace(axis, within=0.0) for axis in axes]  # there is nothing to come close to
     return (
-        f"'{winner.leaf}' {what}: of {qualified} qualified leaves ({len(verdicts)} in all) it is the best by "
-        f"{figures_in_words(winner.figures, axes)}; {metric} is "
+        f"'{winner.leaf}' {what}: {others} {figures_in_words(winner.figures, axes)}; {metric} is "
         f"{difference_in_words(metric, -(winner.drop or 0.0), 'baseline')}"
     )
 

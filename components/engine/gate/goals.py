@@ -144,10 +144,10 @@ def _in_words(goal: Goal, name: str, higher: bool) -> str:
 def _accepted(goal: Goal, name: str, higher: bool) -> str:
     limit = _limit(goal, name)
     if goal.kind == "threshold":
-        return f"required is at least {limit}" if higher else f"accepted are {limit}"
+        return f"required is at least {limit}" if higher else f"accepted is at most {limit}"
     if goal.kind == "max_ratio":
-        return f"accepted are {limit} of it"
-    return f"required are {limit}" if goal.kind == "min_improvement" else f"accepted are {limit}"
+        return f"accepted is at most {limit} times that"
+    return f"required is at least {limit}" if goal.kind == "min_improvement" else f"accepted is at most {limit}"
 
 
 def _limit(goal: Goal, name: str) -> str:

@@ -101,7 +101,7 @@ def select(candidates: Sequence[Candidate], priority: Sequence[Axis], metric: Me
     winner = min(left, key=_break_tie)
     for candidate in left:
         reasons[candidate.name] = f"as good as '{winner.name}' by the priority, which {_tie(candidate, winner)}"
-    reasons[winner.name] = f"best by the priority: {figures_in_words(winner.figures, axes)}"
+    reasons[winner.name] = f"first by the priority: {figures_in_words(winner.figures, axes)}"
     return Selection(winner.name, reasons, dominated)
 
 
@@ -117,8 +117,10 @@ def dominates(one: Candidate, other: Candidate, axes: Sequence[Axis]) -> bool:
 
 
 def figures_in_words(figures: Mapping[str, float], axes: Sequence[Axis]) -> str:
-    """`packed_bytes 1,234 B, accuracy 0.9000`; what two axes share is said once."""
-    return ", ".join(dict.fromkeys(f"{axis.name} {_value(figures, axis)}" for axis in axes))
+    """`packed_bytes 1,234 B (within 1% counts as equal), then accuracy 0.9000`; what two axes share is said once."""
+    first = {axis.name: axis for axis in reversed(axes)}
+    once = [axis for axis in axes if first[axis.name] is axis]
+    return ", then ".join(f"{axis.name} {_value(figures, axis)}{_equal(axis)}" for axis in once)
 
 
 def _goodness(candidate: Candidate, axis: Axis) -> float:
@@ -160,10 +162,15 @@ def _value(figures: Mapping[str, float], axis: Axis) -> str:
 
 
 def _margin(axis: Axis) -> str:
-    if not share_of(axis.within, 1.0):
-        return ""
-    shown = axis.within if isinstance(axis.within, str) else in_words(axis.name, axis.within)
-    return f", by more than {shown}"
+    return f", by more than {_within(axis)}" if share_of(axis.within, 1.0) else ""
+
+
+def _equal(axis: Axis) -> str:
+    return f" (within {_within(axis)} counts as equal)" if share_of(axis.within, 1.0) else ""
+
+
+def _within(axis: Axis) -> str:
+    return axis.within if isinstance(axis.within, str) else in_words(axis.name, axis.within)
 
 
 def _tie(candidate: Candidate, winner: Candidate) -> str:

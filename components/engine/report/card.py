@@ -17,9 +17,7 @@ _COMPARED = ("tflite_bytes", "gzip_bytes", "packed_bytes", "npu_latency_ms")
 _SIZES = ("tflite_bytes", "gzip_bytes", "zip_bytes", "packed_bytes")
 
 
-def model_card(
-    decision: Decision, leaf: LeafReport, tflite: bytes, *, name: str = "", version: str = ""
-) -> dict[str, Any]:
+def model_card(decision: Decision, leaf: LeafReport, tflite: bytes, *, name: str = "") -> dict[str, Any]:
     """Collects what people must know of a leaf before they use it.
 
     Args:
@@ -27,7 +25,6 @@ def model_card(
         leaf: Its report.
         tflite: Its file, for inputs and outputs.
         name: Name under which it is registered; the leaf's own by default.
-        version: Its registered version, if there is one.
 
     Returns:
         A dictionary of JSON types; what is not known or not finite is None.
@@ -39,7 +36,6 @@ def model_card(
     deployed = leaf.deployed
     card = {
         "name": name or leaf.stage,
-        "version": version or None,
         "leaf": leaf.stage,
         "sha256": deployed.sha256,
         "tags": _tags(leaf),
@@ -57,7 +53,7 @@ def model_card(
             "goals": _goals(verdict),
             "priority": priority_in_words(decision),
         },
-        "comparison": [_compared(each) for each in decision.verdicts],
+        "comparison": [{**_compared(each), "ships": each.leaf == decision.winner} for each in decision.verdicts],
         "interface": asdict(interface_of(tflite)),
         "sizes": {each: getattr(deployed, each) for each in _SIZES},
         "weights": {

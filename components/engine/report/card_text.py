@@ -52,7 +52,6 @@ def _facts(card: Mapping[str, Any]) -> str:
     return _bullets(
         [
             f"leaf: {_plain(card['leaf'])} ({card['pathway']} pathway: {way})",
-            f"version: {_plain(card['version'] or '-')}",
             f"SHA-256 of model.tflite: {_code(card['sha256'])}",
             f"size: {count(sizes['tflite_bytes'])} bytes, gzip {count(sizes['gzip_bytes'])}, "
             f"packed {count(sizes['packed_bytes'])}",
@@ -104,11 +103,17 @@ def _comparison(leaves: Sequence[Mapping[str, Any]], metric: str) -> str:
             count(each["gzip_bytes"]),
             count(each["packed_bytes"]),
             milliseconds(each["npu_latency_ms"]),
-            f"{'qualifies' if each['qualified'] else 'refused'}: {_plain(each['reason'])}",
+            f"{_judged(each)}: {_plain(each['reason'])}",
         )
         for each in leaves
     ]
     return _table(head, rows, "--::::::-")
+
+
+def _judged(leaf: Mapping[str, Any]) -> str:
+    if leaf["ships"]:
+        return "**ships**"
+    return "qualifies" if leaf["qualified"] else "refused"
 
 
 def _interface(interface: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ def number(value: float | None, digits: int = 4) -> str:
 
 def plain(value: float | None) -> str:
     """Any figure: counts as counts, the rest as metrics."""
-    return count(value) if value is not None and abs(value) > 1 and float(value).is_integer() else number(value)
+    return count(value) if value is not None and abs(value) != 1 and float(value).is_integer() else number(value)
 
 
 def signed(value: float | None) -> str:

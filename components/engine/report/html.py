@@ -14,7 +14,12 @@ from collabopt.components.engine.report.compressible import compressible
 from collabopt.components.engine.report.leaf_rows import LeafRow, leaf_rows
 from collabopt.components.engine.report.lineage import lineage_rows, version_rows
 from collabopt.components.engine.report.pareto_chart import Limit, ParetoPoint, pareto_chart
-from collabopt.components.engine.report.policy_words import goal_rows, none_qualifies_in_words, priority_in_words
+from collabopt.components.engine.report.policy_words import (
+    front_figures,
+    goal_rows,
+    none_qualifies_in_words,
+    priority_in_words,
+)
 from collabopt.components.engine.report.tree import grown_tree
 from collabopt.components.engine.report.tree_chart import narrow_tree_chart, tree_chart
 from collabopt.components.engine.report.weight_histograms import describe, histogram_of, weight_histogram
@@ -70,6 +75,8 @@ def _view(
         "winner": winner,
         "goals": goal_rows(decision),
         "priority": priority_in_words(decision),
+        "front_figures": front_figures(decision),
+        "npu_tools": sorted({f"{row.npu.accelerator}, {row.npu.tool}" for row in rows if row.npu}),
         "none_qualifies": none_qualifies_in_words(decision),
         "trees": [Markup(tree_chart(nodes, metric)), Markup(narrow_tree_chart(nodes, metric))] if nodes else [],
         "paretos": list(_paretos(decision, rows)),
@@ -115,9 +122,7 @@ def _points(rows: list[LeafRow]) -> list[ParetoPoint]:
 def _limits(decision: Decision, figure: str) -> list[Limit]:
     """Where the policy draws a line on a figure; goals are the same for every leaf."""
     judged = next((verdict.goals for verdict in decision.verdicts if verdict.goals), ())
-    return [
-        Limit(goal.bound, f"policy: {goal.goal}") for goal in judged if goal.figure == figure and goal.bound is not None
-    ]
+    return [Limit(goal.bound, goal.goal) for goal in judged if goal.figure == figure and goal.bound is not None]
 
 
 def _leaf_histograms(rows: list[LeafRow], tflites: Mapping[str, bytes]) -> Iterator[tuple[LeafRow, Markup, str, int]]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from collabopt.components.engine.gate.decision import Decision, Verdict
-from collabopt.components.engine.records import DeployedTensor, HostLatency, LeafReport, NpuEstimate
+from collabopt.components.engine.records import DeployedTensor, LeafReport, NpuEstimate
 from collabopt.components.engine.report.compressible import compressible
 from collabopt.components.engine.report.tree import state_of
 
@@ -51,12 +51,6 @@ class LeafRow:
     def npu(self) -> NpuEstimate | None:
         """Estimate for the NPU; None where nothing was estimated."""
         return self.report.footprint.npu if self.report.footprint else None
-
-    @property
-    def host(self) -> HostLatency | None:
-        """Latency of the first kernels that take the file; None where nothing was measured."""
-        hosts = self.report.footprint.host if self.report.footprint else []
-        return next((host for host in hosts if host.supported and host.median_ms is not None), None)
 
     @property
     def broken_layers(self) -> list[str]:

@@ -205,12 +205,12 @@ def _limit_lines(
 
 
 def _free_place(y: float, width: float, area: Box, taken: Sequence[Box]) -> Box:
-    """A place above or below a level line: the one furthest to the right that covers nothing."""
+    """A place above or below a level line: the one furthest to the right that covers the least."""
     rightmost = area.left + area.width - width - 4
     steps = int(max(rightmost - area.left, 0) / _LIMIT_STEP) + 1
     lefts = [rightmost - _LIMIT_STEP * step for step in range(steps)]
     places = [Box(left, top, width, _LIMIT_HEIGHT) for left in lefts for top in (y - _LIMIT_HEIGHT - 1, y + 1)]
-    return next((box for box in places if not any(map(box.overlaps, taken))), places[0])
+    return min(places, key=lambda box: sum(map(box.overlaps, taken)))
 
 
 def _front_line(front: Sequence[ParetoPoint], across: _Scale, upwards: _Scale) -> str:

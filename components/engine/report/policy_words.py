@@ -47,6 +47,13 @@ def priority_in_words(decision: Decision) -> list[str]:
     return [_preference(each, decision) for each in decision.policy.priority]
 
 
+def front_figures(decision: Decision) -> list[str]:
+    """The figures in which leaves dominate one another, each once: those of the priority, and the deciding metric."""
+    metric = decision.baseline.metric
+    named = [metric if each.figure == METRIC else each.figure for each in decision.policy.priority]
+    return list(dict.fromkeys([*named, metric]))
+
+
 def none_qualifies_in_words(decision: Decision) -> str:
     """What happens when there is nothing to ship."""
     return _NONE_QUALIFIES[decision.policy.when_none_qualifies]

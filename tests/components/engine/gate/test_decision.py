@@ -34,17 +34,40 @@ def test_the_smallest_leaf_within_the_limits_wins(make_report, make_baseline):
     assert [verdict.leaf for verdict in decision.verdicts] == ["pqat", "ptq", "qat"]
     refused = verdict_on(decision, "pqat")
     assert not refused.qualified
-    assert refused.reason == "'accuracy' is 0.8000, 0.1000 worse than the baseline; accepted are 0.02"
+    assert refused.reason == "'accuracy' is 0.8000, 0.1000 worse than the baseline; accepted is at most 0.02"
     assert (refused.pathway, refused.techniques) == (
         "collaborative",
         ("import_model", "prune", "sparsity_preserving_qat"),
     )
     assert decision.outcome == (
-        "'ptq' is shipped: of 2 qualified leaves (3 in all) it is the best by packed_bytes 400 B, accuracy 0.8900; "
-        "accuracy is 0.0100 worse than the baseline"
+        "'ptq' is shipped: of 2 qualified leaves (3 in all) it ranks first by packed_bytes 400 B "
+        "(within 1% counts as equal), then accuracy 0.8900; accuracy is 0.0100 worse than the baseline"
     )
     assert (
-        verdict_on(decision, "qat").reason == "every goal is met; 'ptq' is better in packed_bytes, 400 B against 500 B"
+        verdict_on(decision, "qat").reason
+        == "every goal is met; 'ptq' is better in packed_bytes, 400 B against 500 B, by more than 1%"
+    )
+
+
+def test_by_default_a_few_bytes_do_not_outweigh_the_metric(make_report, make_baseline):
+    leaves = {"ptq": make_report(0.89, gzip_bytes=10_000), "qat": make_report(0.90, gzip_bytes=10_100, stage="qat")}
+    assert decide(make_baseline(0.9), leaves, Policy()).winner == "qat"
+    leaves["qat"] = make_report(0.90, gzip_bytes=10_101, stage="qat")
+    assert decide(make_baseline(0.9), leaves, Policy()).winner == "ptq"
+
+
+@pytest.mark.parametrize(
+    ("worse", "said"),
+    [
+        ({}, "'ptq' is shipped: the only leaf, with packed_bytes 500 B, "),
+        ({"qat": 0.5}, "'ptq' is shipped: of 2 leaves it alone qualifies, with packed_bytes 500 B, "),
+    ],
+)
+def test_the_outcome_where_one_leaf_qualifies(make_report, make_baseline, worse, said):
+    leaves = {"ptq": make_report(0.9), **{name: make_report(value, stage=name) for name, value in worse.items()}}
+    assert (
+        decide(make_baseline(0.9), leaves, Policy()).outcome
+        == said + "then accuracy 0.9000; accuracy is as good as the baseline"
     )
 
 
@@ -97,7 +120,7 @@ def test_size_limits_refuse_with_the_figures(make_report, make_baseline):
     decision = decide(make_baseline(), leaves, Policy(goals=limits))
     assert decision.winner == "qat"
     assert verdict_on(decision, "ptq").reason == (
-        "'tflite_bytes' is 1,001 B; accepted are 1,000 B; 'gzip_bytes' is 501 B; accepted are 500 B"
+        "'tflite_bytes' is 1,001 B; accepted is at most 1,000 B; 'gzip_bytes' is 501 B; accepted is at most 500 B"
     )
     assert [goal.met for goal in verdict_on(decision, "ptq").goals] == [False, False]
     assert [goal.goal for goal in verdict_on(decision, "qat").goals] == [
@@ -218,7 +241,7 @@ def test_a_leaf_must_beat_the_champion_where_the_policy_wants_it(make_report, ma
     decision = decide(make_baseline(), leaves, BETTER, OLD)
     assert (decision.winner, decision.champion) == ("qat", OLD)
     assert verdict_on(decision, "ptq").reason == (
-        "'packed_bytes' is 951 B, 49 B better than the champion; required are 5%"
+        "'packed_bytes' is 951 B, 49 B better than the champion; required is at least 5%"
     )
     assert Decision.model_validate_json(decision.model_dump_json()) == decision
     del leaves["qat"]

@@ -68,17 +68,17 @@ def test_floating_point_does_not_refuse_a_drop_of_exactly_the_limit(reference, v
         (
             {"figure": "metric", "max_drop": 0.02},
             {"accuracy": 0.8},
-            "'accuracy' is 0.8000, 0.1000 worse than the baseline; accepted are 0.02",
+            "'accuracy' is 0.8000, 0.1000 worse than the baseline; accepted is at most 0.02",
         ),
         (
             {"figure": "metric", "max_drop": "2%"},
             {"accuracy": 0.9},
-            "'accuracy' is 0.9000, as good as the baseline; accepted are 2%",
+            "'accuracy' is 0.9000, as good as the baseline; accepted is at most 2%",
         ),
         (
             {"figure": "packed_bytes", "threshold": 60000},
             {"packed_bytes": 71234},
-            "'packed_bytes' is 71,234 B; accepted are 60,000 B",
+            "'packed_bytes' is 71,234 B; accepted is at most 60,000 B",
         ),
         (
             {"figure": "metric", "threshold": 0.85},
@@ -88,12 +88,12 @@ def test_floating_point_does_not_refuse_a_drop_of_exactly_the_limit(reference, v
         (
             {"figure": "npu_latency_ms", "max_ratio": 0.8, "against": "champion"},
             {"npu_latency_ms": 0.111},
-            "'npu_latency_ms' is 0.111 ms, the champion's 0.1 ms; accepted are 0.8 of it",
+            "'npu_latency_ms' is 0.111 ms, the champion's 0.1 ms; accepted is at most 0.8 times that",
         ),
         (
             {"figure": "packed_bytes", "min_improvement": "5%", "against": "champion"},
             {"packed_bytes": 990},
-            "'packed_bytes' is 990 B, 10 B better than the champion; required are 5%",
+            "'packed_bytes' is 990 B, 10 B better than the champion; required is at least 5%",
         ),
     ],
 )

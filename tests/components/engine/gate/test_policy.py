@@ -25,7 +25,7 @@ from collabopt.components.engine.training.task import Metric, Task
 DEFAULT = Policy(
     accelerator=None,
     goals=(Goal(figure="metric", max_drop=0.02),),
-    priority=(Preference(figure="packed_bytes"), Preference(figure="metric")),
+    priority=(Preference(figure="packed_bytes", within="1%"), Preference(figure="metric")),
     when_none_qualifies="keep",
 )
 EVERYTHING = """

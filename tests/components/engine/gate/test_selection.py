@@ -27,7 +27,7 @@ def test_the_first_figure_decides_then_the_second():
     assert chosen.reasons == {
         "a": "'c' is better in packed_bytes, 100 B against 120 B",
         "b": "dominated by 'c': accuracy, 0.8800 against 0.8500",
-        "c": "best by the priority: packed_bytes 100 B, accuracy 0.8800",
+        "c": "first by the priority: packed_bytes 100 B, then accuracy 0.8800",
     }
 
 

@@ -105,11 +105,19 @@ def test_a_broken_leaf_says_where(made, make_case):
     assert "conv: 12 of 54 zeros are lost" in card_markdown(card)
 
 
-def test_name_and_version_of_the_registry(make_case):
+def test_the_leaf_that_ships_is_marked_among_the_others(make_case):
     case = make_case()
     winner = case.decision.winner
-    card = model_card(case.decision, case.leaves[winner], case.tflites[winner], name="collabopt", version="12")
-    assert "# collabopt\n" in card_markdown(card) and "- version: 12\n" in card_markdown(card)
+    text = card_markdown(model_card(case.decision, case.leaves[winner], case.tflites[winner]))
+    assert text.count("| **ships**: every goal is met") == 1
+    assert text.count("| qualifies: every goal is met") == len(case.leaves) - 1
+
+
+def test_the_name_of_the_registry(make_case):
+    case = make_case()
+    winner = case.decision.winner
+    card = model_card(case.decision, case.leaves[winner], case.tflites[winner], name="collabopt")
+    assert "# collabopt\n" in card_markdown(card)
 
 
 def _check_tables(text):
