@@ -36,7 +36,7 @@ $(UV):
 
 requirements: $(UV) ## Pin anew: base, engine (what the image runs), dev (what the tests need)
 	$(COMPILE) pyproject.toml -o requirements.txt
-	$(COMPILE) pyproject.toml requirements-cpu.in --extra engine -o requirements-engine.txt
+	$(COMPILE) pyproject.toml requirements-cpu.in --extra engine --excludes image-excludes.txt -o requirements-engine.txt
 	$(COMPILE) pyproject.toml requirements-cpu.in --extra engine --extra dev -o requirements-dev.txt
 
 readmes: install ## Write every component's README.md anew

@@ -2,10 +2,7 @@
 
 import os
 import shutil
-import socket
-import subprocess
 import sys
-import time
 import traceback
 import uuid
 from pathlib import Path
@@ -15,11 +12,10 @@ from google.cloud import storage
 from mlflow import MlflowClient
 
 from collabopt.components.engine.deployed.inspect import inspect_tflite
-from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.records import Contract, LeafReport, MetricOfRecord, Step, write_record
 from collabopt.components.engine.release.pointer import champion_of
 from collabopt.components.engine.release.promotion import Candidate, promote
-from collabopt.components.engine.tracking import StageRun, check_reachable
+from collabopt.components.engine.tracking import StageRun
 from collabopt.components.engine.tracking.store import experiment_id
 
 _TECHNIQUES = {"pqat": ("prune", "sparsity_preserving_qat")}
@@ -87,46 +83,6 @@ def client(empty_store, tmp_path, monkeypatch, surroundings):
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     return MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
-
-
-@pytest.fixture(scope="session")
-def serve_mlflow(tmp_path_factory):
-    """Starts MLflow servers; they end with the session."""
-    started = []
-
-    def serve(backend):
-        directory = tmp_path_factory.mktemp("mlflow")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        environment.pop("MLFLOW_TRACKING_URI", None)
-        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
-        command += ["--port", str(port), "--backend-store-uri", backend, "--artifacts-destination", f"{directory}/art"]
-        with open(directory / "server.log", "wb") as log:
-            process = subprocess.Popen(command, env=environment, cwd=directory, stdout=log, stderr=log)
-        started.append(process)
-        address = f"http://127.0.0.1:{port}"
-        for _ in range(360):
-            assert process.poll() is None, (directory / "server.log").read_text()
-            try:
-                check_reachable(address)
-                return address
-            except CollaboptError:
-                time.sleep(0.5)
-        raise AssertionError("the MLflow server did not start")
-
-    yield serve
-    for process in started:
-        process.terminate()
-        process.wait(timeout=60)
-
-
-@pytest.fixture(scope="session")
-def mlflow_server(serve_mlflow, empty_store, tmp_path_factory):
-    """Address of an MLflow server that keeps its runs in SQLite."""
-    database = Path(shutil.copy(empty_store, tmp_path_factory.mktemp("server") / "server.db"))
-    return serve_mlflow(f"sqlite:///{database}")
 
 
 @pytest.fixture
