@@ -5,10 +5,13 @@
 ARG BASE=python:3.11-slim
 ARG COLLABOPT=ghcr.io/collabopt/collabopt:0.1.0
 
-# The installer is only ever mounted: no image holds it.
+# The installer is only ever mounted: no image holds it. The hashes are those of the wheels for amd64 and arm64.
 FROM ${BASE} AS uv
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python -m pip install --quiet --root-user-action ignore --target /uv uv==0.13.9
+    echo "uv==0.13.9" \
+        "--hash=sha256:d7f459fe4fd247d830351c75686d3996ace3c6f3f728eb0e85a30b7ada0cef19" \
+        "--hash=sha256:5435c5ce14a56431208ca0996416d310f1598e8c2c8ba707688985a16bb82dbe" >/uv.txt \
+    && python -m pip install --quiet --root-user-action ignore --require-hashes --target /uv -r /uv.txt
 
 # Everything pinned, in a virtual environment without pip. What no stage loads is left out: headers for building
 # TensorFlow operators in C++, the packages' own tests, and the symbol table that the dynamic linker does not read

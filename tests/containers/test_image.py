@@ -2,8 +2,12 @@
 
 import importlib.metadata
 import json
+import re
+from pathlib import Path
 
 import pytest
+
+REPOSITORY = Path(__file__).parents[2]
 
 # Prints, one a line, the modules that would be compiled again at every start.
 UNCOMPILED = """
@@ -13,6 +17,15 @@ for path in Path(sysconfig.get_path("purelib")).rglob("*.py"):
     if not Path(importlib.util.cache_from_source(path)).exists():
         print(path)
 """
+
+
+def test_the_dockerfile_names_the_versions_that_the_project_has():
+    dockerfile = (REPOSITORY / "Dockerfile").read_text()
+    version = importlib.metadata.version("collabopt")
+    assert f"ARG VERSION={version}\n" in dockerfile
+    assert f"ARG COLLABOPT=ghcr.io/collabopt/collabopt:{version}\n" in dockerfile
+    (uv,) = re.findall(r"^UV_VERSION := (.+)$", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    assert f'"uv=={uv}"' in dockerfile
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +52,7 @@ def test_labels_say_what_it_is(inspected, in_container):
 
 
 def test_nothing_can_install_at_run_time(in_container):
-    found = in_container("sh", "-c", "command -v pip pip3 uv; python3 -m pip --version; true")
-    assert found == ""
+    assert in_container("sh", "-c", "command -v pip pip3 uv; python3 -m pip --version; true") == ""
 
 
 def test_every_module_is_compiled(in_container):

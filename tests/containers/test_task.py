@@ -41,6 +41,13 @@ def test_the_task_and_what_it_requires_can_be_imported(in_container, task_image)
     in_container("python", "-c", "import sortedcontainers", image=task_image)
 
 
+def test_it_is_as_closed_as_the_image_below_it(docker, in_container, task_image):
+    assert docker("image", "inspect", "--format", "{{.Config.User}}", task_image).stdout.strip() == "1001:0"
+    assert in_container(
+        "sh", "-c", "command -v pip uv; ls -A /tmp /root/.cache 2>/dev/null; true", image=task_image
+    ).split() == ["/tmp:"]
+
+
 def test_the_image_itself_knows_no_such_task(docker, image):
     done = docker("run", "--rm", image, "python", "-c", LOAD)
     assert done.returncode == 1
