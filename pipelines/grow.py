@@ -30,6 +30,8 @@ class Grown:
 def plant(parameters: Parameters, stages: Iterable[Stage]) -> Grown:
     """Checks the parameters, loads the data and imports the baseline.
 
+    The checks are never taken from a cache: they find out whether model and data still hold what they held before.
+
     Args:
         parameters: Arguments of the run.
         stages: All stages that this pipeline may grow; only these can be set.
@@ -54,9 +56,11 @@ def plant(parameters: Parameters, stages: Iterable[Stage]) -> Grown:
         accelerator=parameters.accelerator,
         releases=parameters.releases,
         seed=parameters.seed,
-    ).set_display_name("configure")
+    )
+    configuration.set_display_name("configure").set_caching_options(False)
     data = components.load_dataset(
         source=parameters.data,
+        source_digest=configuration.outputs["data_digest"],
         task=parameters.task,
         overrides=configuration.outputs["dataset"],
         **inputs_of("load_dataset", vars(parameters)),
@@ -64,6 +68,7 @@ def plant(parameters: Parameters, stages: Iterable[Stage]) -> Grown:
     baseline = components.import_model(
         dataset=data.outputs["dataset"],
         source=parameters.model,
+        source_digest=configuration.outputs["model_digest"],
         task=parameters.task,
         overrides=configuration.outputs[ROOT],
         **inputs_of("import_model", vars(parameters)),
@@ -91,7 +96,10 @@ def grow(grown: Grown, stages: Iterable[Stage]) -> Grown:
 
 
 def assess(grown: Grown) -> Any:
-    """Asks whether a leaf grown so far meets the policy; the output is `sufficient` or `insufficient`."""
+    """Asks whether a leaf grown so far meets the policy; the output is `sufficient` or `insufficient`.
+
+    Never taken from a cache: the answer depends on what the releases hold.
+    """
     task = components.assess_leaves(
         baseline=grown.models[ROOT],
         dataset=grown.dataset,
@@ -100,7 +108,7 @@ def assess(grown: Grown) -> Any:
         releases=grown.parameters.releases,
         **_leaves(grown),
     )
-    return task.set_display_name("assess").output
+    return task.set_display_name("assess").set_caching_options(False).output
 
 
 def decide(grown: Grown) -> None:

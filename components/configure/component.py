@@ -27,6 +27,8 @@ def configure(
 ) -> NamedTuple(  # type: ignore[valid-type]
     "Configuration",
     parameters=dict,
+    model_digest=str,
+    data_digest=str,
     dataset=dict,
     baseline=dict,
     ptq=dict,
@@ -44,14 +46,15 @@ def configure(
     """Check a run's parameters and settings before anything is spent on it.
 
     Every stage gets its own overrides as a value, so that a change invalidates the cached results of that stage and
-    of those below it, and no others.
+    of those below it, and no others. Model and data are told apart by what they hold, not by their names: their
+    digests are values too. So this component itself must never be cached.
 
     Args:
         stages: Every stage of the tree that has settings -> its technique, or "" where the pipeline leaves it out.
         settings: Stage name -> hyperparameter -> value.
         policy: Policy of the deployment gate, as YAML.
-        model: Source of the model, for the record.
-        data: Source of the data, for the record.
+        model: Source of the model, as for import_model.
+        data: Source of the data, as for load_dataset.
         model_name: Name in the MLflow registry.
         task: Import path of the task, `module:attribute`.
         sparsity: Target sparsity of pruning.
@@ -67,6 +70,8 @@ def configure(
 
     Returns:
         parameters: What people compare runs by: the arguments above, and settings as `<stage>.<name>`.
+        model_digest: Digest of what the model's source holds now, for import_model.
+        data_digest: Digest of what the data's source holds now, for load_dataset.
         dataset: Overrides of load_dataset.
         baseline: Overrides of import_model.
         ptq: Overrides of that stage, as for every stage of the tree.

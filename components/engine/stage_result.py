@@ -1,6 +1,8 @@
 """What a stage hands to Kubeflow Pipelines beside its directory."""
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -17,8 +19,14 @@ class StageResult:
     metadata: dict[str, str]
 
     def write_to(self, artifact: Any, metrics: Any = None) -> None:
-        """Writes onto a KFP artifact and, if given, a KFP metrics artifact."""
+        """Writes onto a KFP artifact and, if given, a KFP metrics artifact.
+
+        KFP keeps scalars as metadata and wants no file; but kfp.local takes a task whose artifact is no file for one
+        that has to run again. So they are written as JSON too.
+        """
         artifact.metadata.update(self.metadata)
         if metrics is not None:
             for name, value in self.metrics.items():
                 metrics.log_metric(name, value)
+            Path(metrics.path).parent.mkdir(parents=True, exist_ok=True)
+            Path(metrics.path).write_text(json.dumps(self.metrics, indent=2) + "\n", encoding="utf-8")

@@ -11,6 +11,7 @@ def import_model(
     model: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
     source: str,
+    source_digest: str = "",
     task: str = "collabopt.components.engine.training.classification:TASK",
     allow_lambda: bool = False,
     seed: int = 0,
@@ -23,6 +24,8 @@ def import_model(
     Args:
         dataset: Output of load_dataset; the model must fit it.
         source: `.keras`, `.h5` or SavedModel, local or `gs://`; or `example://digits`, `example://fashion-mnist`.
+        source_digest: The `model_digest` that configure has found; what is read must have it. It makes other content
+            under the same name a miss of Kubeflow's cache. Empty: whatever lies there, and a hit by name alone.
         task: Import path of the task, `module:attribute`.
         allow_lambda: Accept Lambda layers, which run code that came with the file.
         seed: Seeds the training of an example's baseline.
@@ -36,6 +39,7 @@ def import_model(
 
     import_model_stage(
         source=source,
+        source_digest=source_digest,
         dataset=dataset.path,
         output=model.path,
         task=task,

@@ -9,6 +9,7 @@ from collabopt.components.image import component
 def load_dataset(
     dataset: dsl.Output[dsl.Dataset],
     source: str,
+    source_digest: str = "",
     task: str = "collabopt.components.engine.training.classification:TASK",
     seed: int = 0,
     train_share: float = 1.0,
@@ -29,6 +30,8 @@ def load_dataset(
     Args:
         source: `.npz` file, TFRecord file, glob or directory, image directory (`<class>/<image>`), each local or
             `gs://`; `example://digits`, `example://fashion-mnist`; or `task` when the task brings its own data.
+        source_digest: The `data_digest` that configure has found; what is read must have it. It makes other content
+            under the same name a miss of Kubeflow's cache. Empty: whatever lies there, and a hit by name alone.
         task: Import path of the task, `module:attribute`.
         seed: Seed of the splits.
         train_share: Share of the training samples that is used at all.
@@ -51,6 +54,7 @@ def load_dataset(
 
     load_dataset_stage(
         source=source,
+        source_digest=source_digest,
         output=dataset.path,
         task=task,
         settings={

@@ -56,7 +56,8 @@ def test_gate_takes_every_leaf_of_the_tree_and_nothing_else(name):
 
 def test_configure_has_an_output_for_everything_that_can_be_set():
     outputs = components.configure.component_spec.outputs
-    assert set(outputs) == {"parameters", "dataset", ROOT, *(stage.name for stage in TREE)}
+    digests = {"model_digest", "data_digest"}
+    assert set(outputs) == {"parameters", *digests, "dataset", ROOT, *(stage.name for stage in TREE)}
 
 
 @pytest.mark.parametrize("name", components.CATALOGUE)

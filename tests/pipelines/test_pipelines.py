@@ -56,14 +56,6 @@ def test_parameters_are_documented_and_have_the_declared_defaults(compiled):
     assert all(value.get("description") for value in inputs.values())
 
 
-def test_gate_is_never_cached_and_other_stages_are(compiled):
-    _, spec, _ = compiled
-    for name, task in stage_tasks(spec):
-        if "componentRef" in task and task["componentRef"]["name"].startswith("comp-condition"):
-            continue
-        assert task["cachingOptions"].get("enableCache", False) == (name != "gate"), name
-
-
 def test_run_id_reaches_stages_by_environment_and_never_as_an_argument(compiled):
     _, spec, platform = compiled
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]

@@ -14,11 +14,10 @@ from collabopt.components.engine.datasets.splits import SPLIT_NAMES, Splits
 from collabopt.components.engine.datasets.store import DatasetSpec, write_dataset
 from collabopt.components.engine.datasets.tfrecord import PATTERN, find_records, read_records
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.fetch import EXAMPLE_SCHEME, TASK_SOURCE
+from collabopt.components.engine.fetch import EXAMPLE_SCHEME, TASK_SOURCES
 from collabopt.components.engine.settings import DatasetSettings
 from collabopt.components.engine.training.task import Task
 
-TASK_SOURCES = (TASK_SOURCE, f"{TASK_SOURCE}://")
 KINDS = (
     f"an .npz file, TFRecord files ({PATTERN}), a directory with one folder of images a class, the same under gs://, "
     f"{EXAMPLE_SCHEME}digits, {EXAMPLE_SCHEME}fashion-mnist, or task"

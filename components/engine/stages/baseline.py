@@ -9,6 +9,7 @@ from collabopt.components.engine.fetch import EXAMPLE_SCHEME
 from collabopt.components.engine.records import MetricOfRecord, StageRecord, Step
 from collabopt.components.engine.session import make_deterministic, stage_session
 from collabopt.components.engine.settings import ImportSettings, parse_settings
+from collabopt.components.engine.source_digest import check_unchanged, model_digest
 from collabopt.components.engine.stage_host import hosted
 from collabopt.components.engine.stage_result import StageResult
 from collabopt.components.engine.stages.outcome import file_sizes, finish_interior, measure_keras
@@ -23,6 +24,7 @@ STAGE = "baseline"
 def import_model_stage(
     *,
     source: str,
+    source_digest: str = "",
     dataset: str,
     output: str,
     task: str,
@@ -33,6 +35,7 @@ def import_model_stage(
 
     Args:
         source: Where the model is; see the import_model component.
+        source_digest: What `configure` has found there; "" to take what there is.
         dataset: `Dataset` directory that the model must fit.
         output: Directory to write.
         task: Import path of the task.
@@ -40,7 +43,8 @@ def import_model_stage(
         overrides: Settings that take precedence.
 
     Raises:
-        CollaboptError: A model that is missing, broken, unsafe, or does not fit the data.
+        CollaboptError: A model that is missing, broken, unsafe, does not fit the data, or is another one than it was
+            when the run was configured.
     """
     with stage_session(STAGE):
         checked = parse_settings(ImportSettings, {**settings, **overrides}, STAGE)
@@ -48,9 +52,11 @@ def import_model_stage(
         purpose = load_task(task)
         step = Step(stage=STAGE, technique="import_model", settings={"source": source, **checked.model_dump()})
         with stage_run(STAGE, tags={"collabopt.technique": "import_model", "collabopt.pathway": "baseline"}) as run:
-            run.log_params(step.settings)
+            run.log_params({**step.settings, "source_digest": source_digest})
             make_deterministic(checked.seed)
             model = _accepted_model(source, data, purpose, checked)
+            if source_digest:
+                check_unchanged(source, source_digest, model_digest(source))
             measured = measure_keras(model, data, purpose)
             record = StageRecord(
                 lineage=[step],

@@ -52,6 +52,9 @@ class Task:
         check: (labels of one split, output shape without batch) -> None; raises CollaboptError on labels that do not
             fit the model.
         data: seed -> splits, where the data come from the task instead of a file; None for none.
+        data_version: -> what names the present version of these data (a snapshot, a table's revision), where they come
+            from outside the image. While it stays the same, so do the data, and the data set is taken from Kubeflow's
+            cache. None says that image and seed determine them.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Task:
     augment: Callable[[Any, Any], tuple[Any, Any]] | None = None
     check: "Callable[[np.ndarray, tuple[int, ...]], None] | None" = None
     data: "Callable[[int], Splits] | None" = None
+    data_version: Callable[[], str] | None = None
 
     def measure(self, outputs: "np.ndarray", labels: "np.ndarray") -> dict[str, float]:
         """Computes every metric; outputs `[n, ...]` and labels `[n, ...]` belong together by row."""

@@ -5,6 +5,7 @@ from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.training.task import DEFAULT_TASK
 from collabopt.pipelines import parameters_of, stages_of
 
+EXAMPLE = "example://digits"
 NOT_SETTINGS = ("model", "data", "task", "policy", "model_name", "releases", "settings")
 PARAMETERS = {name: value for name, value in parameters_of("exhaustive").items() if name not in NOT_SETTINGS}
 
@@ -15,8 +16,8 @@ def configure(settings=None, policy="", task=DEFAULT_TASK, stages=None, model_na
         settings=settings or {},
         policy=policy,
         task=task,
-        model="model.keras",
-        data="data.npz",
+        model=EXAMPLE,
+        data=EXAMPLE,
         model_name=model_name,
         releases=releases,
         parameters={**PARAMETERS, **parameters},
@@ -26,9 +27,12 @@ def configure(settings=None, policy="", task=DEFAULT_TASK, stages=None, model_na
 def test_every_stage_gets_its_own_overrides_and_no_others():
     outputs = configure({"pqat": {"epochs": 7}})
     assert outputs.pop("pqat") == {"epochs": 7}
-    assert outputs.pop("parameters") == {
-        "model": "model.keras",
-        "data": "data.npz",
+    parameters = outputs.pop("parameters")
+    assert parameters == {
+        "model": EXAMPLE,
+        "data": EXAMPLE,
+        "model_digest": outputs.pop("model_digest"),
+        "data_digest": outputs.pop("data_digest"),
         "task": DEFAULT_TASK,
         "policy": "",
         "pqat.epochs": 7,
