@@ -81,14 +81,42 @@ def test_inputs_are_documented(name):
     assert not undocumented
 
 
-@pytest.mark.parametrize("name", components.CATALOGUE)
-def test_metadata_has_the_fields_of_kubeflow_pipelines_components(name):
-    metadata = yaml.safe_load((FOLDER / name / "metadata.yaml").read_text())
-    assert list(metadata)[:3] == ["name", "stability", "dependencies"]
-    assert metadata["name"] == name
-    assert metadata["stability"] in {"experimental", "alpha", "beta", "stable"}
-    assert metadata["dependencies"]["kubeflow"][0]["name"] == "Pipelines"
-    assert metadata["lastVerified"]
+def checked_metadata(folder, day="2026-11-25"):
+    """Runs the check of CI as on a given day."""
+    script = FOLDER.parent / ".ci" / "component_metadata.py"
+    command = [sys.executable, str(script), str(folder), "--on", day]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_metadata_follows_kubeflow_pipelines_components():
+    outcome = checked_metadata(FOLDER)
+    assert outcome.returncode == 0, outcome.stderr
+    assert {path.parent.name for path in FOLDER.glob("*/metadata.yaml")} == set(components.CATALOGUE)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("name: prune", "name: prunes", "its folder is 'prune'"),
+        ("stability: alpha", "stability: young", "experimental, alpha, beta, stable"),
+        ("stability: alpha\n", "", "must be name, stability, dependencies, lastVerified"),
+        ("name: prune\nstability: alpha", "stability: alpha\nname: prune", "in this order"),
+        ("tags:", "labels:", "fields are"),
+        ("name: Pipelines", "name: Katib", "must name Pipelines"),
+        ("'>=2.17.0'", "'>=2.17'", "three numbers"),
+        ("2026-11-23T00:00:00Z", "2026-11-23", "a moment"),
+        ("2026-11-23T00:00:00Z", "2025-11-23T00:00:00Z", "more than a year"),
+    ],
+)
+def test_metadata_that_departs_from_them_is_found(tmp_path, old, new, expected):
+    text = (FOLDER / "prune" / "metadata.yaml").read_text()
+    assert old in text
+    (tmp_path / "prune").mkdir()
+    (tmp_path / "prune" / "metadata.yaml").write_text(text.replace(old, new))
+    outcome = checked_metadata(tmp_path)
+    assert outcome.returncode == 1
+    assert expected in outcome.stderr
+    assert "Traceback" not in outcome.stderr
 
 
 def test_readmes_are_generated_from_the_specs():

@@ -8,7 +8,7 @@ from collabopt.components import deployment_gate, import_model, load_dataset, pq
 @dsl.component(base_image="python:3.11", install_kfp_package=False)
 def choose_sparsity(budget_bytes: int) -> float:
     """Decides how much is pruned."""
-    return 0.75 if budget_bytes < 15_000 else 0.5
+    return 0.6 if budget_bytes < 15_000 else 0.5
 
 
 @dsl.pipeline(name="own-pipeline", description="Prune as much as the budget asks for, quantize, ship what qualifies.")
@@ -17,7 +17,7 @@ def own_pipeline(
     data: str = "example://digits",
     budget_bytes: int = 12_000,
     policy: str = "goals: [{figure: metric, max_drop: 0.05}]",
-    epochs: int = 1,
+    epochs: int = 3,
 ):
     """Three components of collabopt between others."""
     dataset = load_dataset(source=data).outputs["dataset"]
