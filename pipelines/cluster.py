@@ -93,12 +93,15 @@ class Toleration(Checked):
 class Retries(Checked):
     """How often a stage that failed is tried again.
 
-    Kubeflow hands this to Argo, which tries every pod again that ended in failure: evicted, preempted, out of memory,
-    past its timeout, or with an error of the program. It cannot be told to pass over the last kind, because the exit
-    code is lost on the way. So `configure`, which refuses whatever is wrong with the parameters before anything is
-    loaded, is never tried again unless `stages.configure.retries` asks for it; another stage that fails on its input
-    does so before it trains, and costs a start of its pod and a wait for each retry. A stage that is tried again goes
-    on logging to its MLflow run, and the gate begins where it was interrupted.
+    Kubeflow has retries for a stage that failed, whatever the reason: it hands Argo a limit and a backoff, and neither
+    `retryPolicy` nor `expression` (kubeflow/pipelines backend/src/v2/compiler/argocompiler/container.go). Argo then
+    tries every pod again whose main container Kubernetes marks as failed: out of memory, evicted, past its timeout,
+    and also with an error of the program that will only come back. Hence:
+
+    - `configure`, which refuses whatever is wrong with parameters, settings and policy before anything is loaded, is
+      never tried again, unless `stages.configure.retries` asks for it.
+    - Another stage that fails on its input does so before it trains: a retry costs a start of its pod, and a wait.
+    - A stage that is tried again goes on in its MLflow run, and the gate's promotion where it was interrupted.
     """
 
     count: int | None = Field(default=None, ge=0, le=100, description="How often at most; 0 for never.")

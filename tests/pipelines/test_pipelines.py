@@ -113,10 +113,14 @@ def test_every_technique_is_bound_to_parameters():
 def test_authoring_imports_no_tensorflow(tmp_path):
     program = (
         "import sys\n"
-        "from kfp import compiler\n"
-        "from collabopt.pipelines import PIPELINES, load_pipeline\n"
+        "from pathlib import Path\n"
+        "from collabopt.pipelines import PIPELINES\n"
+        "from collabopt.pipelines.cluster import read_cluster\n"
+        "from collabopt.pipelines.compilation import compile_components, compile_pipeline\n"
+        f"directory = Path({str(tmp_path)!r})\n"
+        "compile_components(read_cluster(None), directory)\n"
         "for name in PIPELINES:\n"
-        f"    compiler.Compiler().compile(load_pipeline(name), {str(tmp_path)!r} + '/' + name + '.yaml')\n"
+        "    compile_pipeline(name, read_cluster(None), directory / f'{name}.yaml')\n"
         "heavy = {'tensorflow', 'tf_keras', 'keras', 'mlflow', 'numpy'} & set(sys.modules)\n"
         "sys.exit(f'imported: {heavy}' if heavy else 0)\n"
     )
