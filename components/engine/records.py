@@ -12,6 +12,7 @@ from collabopt.components.engine.techniques import pathway_of
 STAGE_FILE = "stage.json"
 REPORT_FILE = "report.json"
 TFLITE_FILE = "model.tflite"
+CURVE_FILE = "training_curve.csv"
 PACKED_FILE = "model.tflite.gz"
 DECISION_FILE = "decision.json"
 HTML_FILE = "report.html"
@@ -39,12 +40,16 @@ class Step(_Record):
         technique: Name of the technique it applied.
         settings: The hyperparameters it ran with, defaults included.
         metric_value: What its model reached in the deciding metric on the test split; None where that is not finite.
+        metrics: Every finite scalar that the stage measured; empty for a leaf, whose report has them.
+        mlflow_run_id: Run that logged the stage.
     """
 
     stage: str
     technique: str
     settings: dict[str, Any] = Field(default_factory=dict)
     metric_value: float | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+    mlflow_run_id: str = ""
 
 
 class MetricOfRecord(_Record):
@@ -91,7 +96,8 @@ class StageRecord(_Record):
         metric: The deciding metric and its baseline.
         metrics: Every scalar that the stage measured.
         claims: What the model has won so far.
-        mlflow: `run_id` and `experiment_id` of the run that logged the stage.
+        mlflow: `run_id` and `experiment_id` of the run that logged the stage; `incomplete`, with MLflow's failure,
+            where the run does not show all of it.
         versions: Package -> version, of what produced it.
     """
 

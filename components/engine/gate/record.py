@@ -1,9 +1,12 @@
-"""What MLflow shows of a decision: the pipeline's parent run, made complete even where stages came from a cache."""
+"""What MLflow shows of a decision: the pipeline's runs, complete also where stages were cached or MLflow failed."""
 
 from collections.abc import Mapping
 
+from collabopt.components.engine.gate.candidates import Candidates
 from collabopt.components.engine.gate.decision import Decision, Verdict
+from collabopt.components.engine.tracking.children import complete_stage, runs_below
 from collabopt.components.engine.tracking.parent import ParentRun
+from collabopt.components.engine.tracking.stage_account import account_of_leaf, account_of_step
 
 NONE = "none"
 
@@ -26,6 +29,29 @@ def complete_parent(parent: ParentRun, decision: Decision, parameters: Mapping[s
             "winner_sha256": decision.winner_sha256 or NONE,
         }
     )
+
+
+def complete_stages(parent: ParentRun, candidates: Candidates) -> None:
+    """Has every stage that led to a leaf, and the leaf, appear below the parent with all that its artifact tells.
+
+    Args:
+        parent: The run of the whole pipeline.
+        candidates: Baseline and leaves.
+
+    Raises:
+        CollaboptError: MLflow cannot be reached, or refuses.
+    """
+    lineages = {
+        report.lineage[length - 1].stage: report.lineage[:length]
+        for report in candidates.reports.values()
+        for length in range(1, len(report.lineage))
+    }
+    below = runs_below(parent)
+    for stage, lineage in lineages.items():
+        complete_stage(parent, below, stage, account_of_step(lineage), lineage[-1].mlflow_run_id)
+    for leaf, report in candidates.reports.items():
+        account = account_of_leaf(report, candidates.directories[leaf])
+        complete_stage(parent, below, leaf, account, report.lineage[-1].mlflow_run_id)
 
 
 def leaf_table(decision: Decision) -> str:

@@ -14,7 +14,7 @@ from collabopt.components.engine.gate.champion import Reigning, check_champion_i
 from collabopt.components.engine.gate.decision import Decision, decide
 from collabopt.components.engine.gate.policy import Policy, check_task
 from collabopt.components.engine.gate.proof import prove_on
-from collabopt.components.engine.gate.record import complete_parent
+from collabopt.components.engine.gate.record import complete_parent, complete_stages
 from collabopt.components.engine.gate.sample import TestSamples
 from collabopt.components.engine.records import (
     BASELINE_FILE,
@@ -113,13 +113,14 @@ def run_gate(gate: Gate, output: Path, parameters: Mapping[str, object]) -> Deci
         shutil.rmtree(stale)
     with tempfile.TemporaryDirectory(dir=output, prefix=_UNFINISHED) as unfinished:
         written = Path(unfinished)
-        with stage_run(STAGE) as run:
+        with stage_run(STAGE, required=True) as run:
             decision = _settle(gate, first, run, written)
             run.set_tags({"winner": decision.winner or "none"})
             for name in _present(written, (DECISION_FILE, *RELEASED_FILES)):
                 run.log_artifact(written / name)
             parent = open_parent()
             if parent is not None:
+                complete_stages(parent, gate.candidates)
                 complete_parent(parent, decision, parameters)
                 parent.log_artifact(written / HTML_FILE)
         if parent is not None:

@@ -14,6 +14,7 @@ from collabopt.components.engine.stage_host import hosted
 from collabopt.components.engine.stage_result import StageResult
 from collabopt.components.engine.stages.outcome import file_sizes, finish_interior, measure_keras
 from collabopt.components.engine.tracking import stage_run
+from collabopt.components.engine.tracking.stage_account import lineage_tags
 from collabopt.components.engine.training.task import Task, load_task
 from collabopt.components.engine.versions import versions
 
@@ -51,7 +52,7 @@ def import_model_stage(
         data = StoredDataset(dataset)
         purpose = load_task(task)
         step = Step(stage=STAGE, technique="import_model", settings={"source": source, **checked.model_dump()})
-        with stage_run(STAGE, tags={"collabopt.technique": "import_model", "collabopt.pathway": "baseline"}) as run:
+        with stage_run(STAGE, tags=lineage_tags([step])) as run:
             run.log_params({**step.settings, "source_digest": source_digest})
             make_deterministic(checked.seed)
             model = _accepted_model(source, data, purpose, checked)

@@ -49,5 +49,6 @@ def load_dataset_stage(
             metrics = {f"{split}_samples": float(size) for split, size in spec.sizes.items()}
             run.log_params({"digest": spec.digest})
             run.log_metrics(metrics)
+            run.catch_up()
         emit(STAGE, "finished", metrics=metrics)
         return StageResult(metrics, {"digest": spec.digest, "source": source})

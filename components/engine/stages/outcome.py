@@ -12,6 +12,7 @@ from collabopt.components.engine.datasets.store import StoredDataset
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.progress import emit
 from collabopt.components.engine.records import (
+    CURVE_FILE,
     PACKED_FILE,
     PROOF_SAMPLES,
     TFLITE_FILE,
@@ -25,10 +26,9 @@ from collabopt.components.engine.records import (
 )
 from collabopt.components.engine.stage_result import StageResult
 from collabopt.components.engine.stages.leaf import Leaf
+from collabopt.components.engine.techniques import TECHNIQUES
 from collabopt.components.engine.tracking import StageRun
 from collabopt.components.engine.training.task import Task
-
-CURVE_FILE = "training_curve.csv"
 
 Curve = Sequence[Mapping[str, float]]
 
@@ -37,10 +37,10 @@ def finish_interior(model: Any, record: StageRecord, output: Path, run: StageRun
     """Writes a fp32 stage: the model, `stage.json` and, if it trained, its curve."""
     from collabopt.components.engine.models.store import save_model
 
-    record = _with_value(record)
+    record = _with_outcome(record)
     output.mkdir(parents=True, exist_ok=True)
     save_model(model, output)
-    return _finish(record, run, [write_record(record, output), *_write_curve(curve, output)])
+    return _finish(record, output, run, [write_record(record, output), *_write_curve(curve, output)])
 
 
 def finish_leaf(
@@ -77,7 +77,7 @@ def finish_leaf(
         **footprint_scalars(footprint),
         "broken_layers": float(len({each.layer for each in leaf.contract.broken})),
     }
-    record = _with_value(record.model_copy(update={"metrics": metrics}))
+    record = _with_outcome(record.model_copy(update={"metrics": metrics}))
     report = LeafReport(
         **dict(record),
         deployed=deployed,
@@ -91,7 +91,7 @@ def finish_leaf(
     (output / PACKED_FILE).write_bytes(packed)
     write_c_array(leaf.tflite, deployed, output, stage=record.stage)
     written = [output / TFLITE_FILE, write_record(report, output), *_write_curve(curve, output)]
-    return _finish(report, run, written)
+    return _finish(report, output, run, written)
 
 
 def measure_keras(model: Any, data: StoredDataset, task: Task) -> dict[str, float]:
@@ -135,17 +135,25 @@ def _deployed_scalars(deployed: DeployedModel) -> dict[str, float]:
     }
 
 
-def _with_value(record: StageRecord) -> StageRecord:
-    value = record.metrics[record.metric.name]
+def _with_outcome(record: StageRecord) -> StageRecord:
+    finite = {name: value for name, value in record.metrics.items() if math.isfinite(value)}
     *way, last = record.lineage
-    last = last.model_copy(update={"metric_value": value if math.isfinite(value) else None})
-    return record.model_copy(update={"lineage": [*way, last]})
+    outcome = {
+        "metric_value": finite.get(record.metric.name),
+        "metrics": {} if TECHNIQUES[record.technique].deploys else finite,
+        "mlflow_run_id": record.mlflow.get("run_id", ""),
+    }
+    return record.model_copy(update={"lineage": [*way, last.model_copy(update=outcome)]})
 
 
-def _finish(record: StageRecord, run: StageRun, written: Sequence[Path]) -> StageResult:
+def _finish(record: StageRecord, output: Path, run: StageRun, written: Sequence[Path]) -> StageResult:
     run.log_metrics(record.metrics)
     for path in written:
         run.log_artifact(path)
+    run.catch_up()
+    if run.lost:
+        record = record.model_copy(update={"mlflow": {**record.mlflow, "incomplete": run.lost}})
+        write_record(record, output)
     emit(record.stage, "finished", metrics=record.metrics)
     metadata = {"stage": record.stage, "technique": record.technique}
     metadata |= {f"mlflow_{name}": value for name, value in record.mlflow.items()}

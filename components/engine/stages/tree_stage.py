@@ -1,6 +1,6 @@
 """A stage of the tree: a technique applied to the parent's model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,10 @@ from collabopt.components.engine.techniques import (
     SPARSE,
     TECHNIQUES,
     Technique,
-    pathway_of,
     properties_after,
 )
 from collabopt.components.engine.tracking import stage_run
+from collabopt.components.engine.tracking.stage_account import lineage_tags
 from collabopt.components.engine.training.task import Task, load_task
 from collabopt.components.engine.versions import versions
 
@@ -68,7 +68,7 @@ def run_stage(
         _check_parent(technique, stage, parent_record, data)
         step = Step(stage=stage, technique=technique, settings=checked.model_dump())
         lineage = [*parent_record.lineage, step]
-        with stage_run(stage, tags=_lineage_tags(lineage)) as run:
+        with stage_run(stage, tags=lineage_tags(lineage)) as run:
             run.log_params(step.settings)
             work = Work(stage, parent, parent_record, data, load_task(task), run)
             record = StageRecord(
@@ -161,13 +161,3 @@ def _fp32_metrics(model: Any, record: StageRecord, data: StoredDataset, task: Ta
 
     measured = measure_keras(model, data, task)
     return {**measured, **metric_drop(record.metric, measured), "sparsity": overall_sparsity(model)}
-
-
-def _lineage_tags(lineage: Sequence[Step]) -> dict[str, str]:
-    return {
-        "collabopt.parent_stage": lineage[-2].stage,
-        "collabopt.technique": lineage[-1].technique,
-        "collabopt.techniques": ">".join(step.technique for step in lineage),
-        "collabopt.pathway": pathway_of(step.technique for step in lineage),
-        "collabopt.leaf": str(TECHNIQUES[lineage[-1].technique].deploys).lower(),
-    }

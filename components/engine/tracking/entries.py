@@ -16,15 +16,23 @@ TAG_CHARACTERS = 8000
 _CUT = " ... (cut)"
 
 
-def log_params(client: "MlflowClient", run_id: str, params: Mapping[str, object]) -> None:
+def log_params(
+    client: "MlflowClient", run_id: str, params: Mapping[str, object], present: Mapping[str, str] | None = None
+) -> None:
     """Logs params; MLflow never changes one.
 
     Where a retried stage comes with another value, the run keeps both: the new one as `<name>.attempt_2`, and so on.
+
+    Args:
+        client: The store.
+        run_id: The run.
+        params: What to log.
+        present: The params that the run has; asked for where not given.
     """
     from mlflow.entities import Param
 
     with mlflow_errors(client.tracking_uri):
-        present = dict(client.get_run(run_id).data.params)
+        present = dict(client.get_run(run_id).data.params if present is None else present)
         fresh = []
         for name, value in params.items():
             text = _cut(as_text(value), PARAM_CHARACTERS)
@@ -32,19 +40,29 @@ def log_params(client: "MlflowClient", run_id: str, params: Mapping[str, object]
             if name not in present:
                 present[name] = text
                 fresh.append(Param(name, text))
-        client.log_batch(run_id, params=fresh)
+        if fresh:
+            client.log_batch(run_id, params=fresh)
 
 
-def log_metrics(client: "MlflowClient", run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
-    """Logs metrics of one step. MLflow keeps NaN; infinities become the largest float."""
+def log_metrics(client: "MlflowClient", run_id: str, metrics: Mapping[str, float]) -> None:
+    """Logs metrics of a whole run. MLflow keeps NaN; infinities become the largest float."""
+    log_epochs(client, run_id, {0: metrics})
+
+
+def log_epochs(client: "MlflowClient", run_id: str, epochs: Mapping[int, Mapping[str, float]]) -> None:
+    """Logs metrics of epochs; they count from 1."""
     from mlflow.entities import Metric
     from mlflow.utils.time import get_current_time_millis
 
     now = get_current_time_millis()
-    with mlflow_errors(client.tracking_uri):
-        client.log_batch(
-            run_id, metrics=[Metric(legal_name(name), float(value), now, step) for name, value in metrics.items()]
-        )
+    points = [
+        Metric(legal_name(name), float(value), now, epoch)
+        for epoch, metrics in epochs.items()
+        for name, value in metrics.items()
+    ]
+    if points:
+        with mlflow_errors(client.tracking_uri):
+            client.log_batch(run_id, metrics=points)
 
 
 def set_tags(client: "MlflowClient", run_id: str, tags: Mapping[str, str]) -> None:

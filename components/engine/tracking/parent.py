@@ -43,33 +43,34 @@ class ParentRun:
         run_id: MLflow run id.
         experiment_id: MLflow experiment id.
         owned: Whether collabopt made it; KFP's native plugin ends its own.
+        client: For what the methods do not cover.
     """
 
     run_id: str
     experiment_id: str
     owned: bool
-    _client: "MlflowClient" = field(repr=False, compare=False)
+    client: "MlflowClient" = field(repr=False, compare=False)
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Logs params under their own names."""
-        entries.log_params(self._client, self.run_id, params)
+        entries.log_params(self.client, self.run_id, params)
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
         """Logs metrics under their own names."""
-        entries.log_metrics(self._client, self.run_id, metrics)
+        entries.log_metrics(self.client, self.run_id, metrics)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Sets tags, overwriting those of the same name."""
-        entries.set_tags(self._client, self.run_id, tags)
+        entries.set_tags(self.client, self.run_id, tags)
 
     def describe(self, markdown: str) -> None:
         """Sets the description that MLflow shows on the run's page, at most 8000 characters."""
-        entries.set_tags(self._client, self.run_id, {DESCRIPTION_TAG: markdown})
+        entries.set_tags(self.client, self.run_id, {DESCRIPTION_TAG: markdown})
 
     def log_artifact(self, path: Path) -> None:
         """Logs a file."""
-        with mlflow_errors(self._client.tracking_uri):
-            self._client.log_artifact(self.run_id, str(path))
+        with mlflow_errors(self.client.tracking_uri):
+            self.client.log_artifact(self.run_id, str(path))
 
     def finish(self) -> None:
         """Marks the pipeline run as finished."""
@@ -82,14 +83,14 @@ class ParentRun:
     def resume(self) -> None:
         """Marks the pipeline run as running again, for a stage that is retried after the pipeline had failed."""
         if self.owned:
-            with mlflow_errors(self._client.tracking_uri):
-                if self._client.get_run(self.run_id).info.status != "RUNNING":
-                    self._client.update_run(self.run_id, status="RUNNING")
+            with mlflow_errors(self.client.tracking_uri):
+                if self.client.get_run(self.run_id).info.status != "RUNNING":
+                    self.client.update_run(self.run_id, status="RUNNING")
 
     def _end(self, status: str) -> None:
         if self.owned:
-            with mlflow_errors(self._client.tracking_uri):
-                self._client.set_terminated(self.run_id, status)
+            with mlflow_errors(self.client.tracking_uri):
+                self.client.set_terminated(self.run_id, status)
 
 
 def open_parent() -> ParentRun | None:

@@ -2,13 +2,15 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.tracking import entries
+from collabopt.components.engine.tracking.account import Account, complete, log_path
 from collabopt.components.engine.tracking.parent import (
     CHILD_PIPELINE_TAG,
     INJECTED_RUN_ID_VARIABLE,
@@ -16,7 +18,13 @@ from collabopt.components.engine.tracking.parent import (
     PIPELINE_RUN_ID_VARIABLE,
     parent_of_this_process,
 )
-from collabopt.components.engine.tracking.store import connect, experiment_id, mlflow_errors, quoted
+from collabopt.components.engine.tracking.store import (
+    connect,
+    experiment_id,
+    little_patience,
+    mlflow_errors,
+    quoted,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -25,21 +33,29 @@ if TYPE_CHECKING:
 STAGE_TAG = "collabopt.stage"
 
 
-@dataclass(frozen=True)
+@dataclass
 class StageRun:
     """The MLflow run of the stage that this process executes.
+
+    Where MLflow is not `required`, its first failure is the last: it is reported to the stage's log, and nothing more
+    is logged until `catch_up`.
 
     Attributes:
         stage: Name of the stage.
         run_id: MLflow run id.
         experiment_id: MLflow experiment id.
         client: For what the methods do not cover.
+        required: Whether a failure of MLflow is an error.
+        lost: What MLflow failed with, after which nothing has been logged; "" while all is well.
     """
 
     stage: str
     run_id: str
     experiment_id: str
     client: "MlflowClient" = field(repr=False, compare=False)
+    required: bool = True
+    lost: str = ""
+    _account: Account = field(default_factory=Account, repr=False, compare=False)
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Logs params as `<stage>.<name>`.
@@ -47,29 +63,73 @@ class StageRun:
         Never under their bare names: KFP's native plugin logs component inputs under those, and MLflow refuses a whole
         batch in which one param has another value.
         """
-        named = {f"{self.stage}.{name}": value for name, value in params.items()}
-        entries.log_params(self.client, self.run_id, named)
+        named = stage_params(self.stage, params)
+        self._account.params |= named
+        self._tell(lambda: entries.log_params(self.client, self.run_id, named))
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Logs the metrics of one epoch; epochs count from 1."""
-        entries.log_metrics(self.client, self.run_id, metrics, step=epoch)
+        self._account.epochs[epoch] = dict(metrics)
+        self._tell(lambda: entries.log_epochs(self.client, self.run_id, {epoch: metrics}))
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
         """Logs metrics of the finished stage."""
-        entries.log_metrics(self.client, self.run_id, metrics)
+        self._account.metrics |= metrics
+        self._tell(lambda: entries.log_metrics(self.client, self.run_id, metrics))
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Sets tags, overwriting those of the same name."""
-        entries.set_tags(self.client, self.run_id, tags)
+        self._account.tags |= tags
+        self._tell(lambda: entries.set_tags(self.client, self.run_id, tags))
 
     def log_artifact(self, path: str | Path) -> None:
         """Logs a file, or a directory under its own name."""
-        path = Path(path)
+        self._account.paths.append(Path(path))
+        self._tell(lambda: log_path(self.client, self.run_id, Path(path)))
+
+    def catch_up(self) -> None:
+        """Logs what MLflow has missed since it failed, if it is back; else `lost` stays as a reason."""
+        if self.lost:
+            self.lost = ""
+            self._tell(self._complete)
+
+    def end(self, status: str) -> None:
+        """Ends the run as `FINISHED` or `FAILED`; one that has lost something is left open, for the gate to complete.
+
+        Raises:
+            CollaboptError: MLflow fails, and it is required or the stage has failed.
+        """
+        if status == "FINISHED":
+            self._tell(lambda: self._terminate(status))
+        else:
+            with little_patience():
+                self._terminate(status)
+
+    def _complete(self) -> None:
         with mlflow_errors(self.client.tracking_uri):
-            if path.is_dir():
-                self.client.log_artifacts(self.run_id, str(path), artifact_path=path.name)
-            else:
-                self.client.log_artifact(self.run_id, str(path))
+            run = self.client.get_run(self.run_id)
+        complete(self.client, run, self._account)
+
+    def _terminate(self, status: str) -> None:
+        with mlflow_errors(self.client.tracking_uri):
+            self.client.set_terminated(self.run_id, status)
+
+    def _tell(self, log: Callable[[], None]) -> None:
+        if self.required:
+            log()
+            return
+        if self.lost:
+            return
+        try:
+            with little_patience():
+                log()
+        except CollaboptError as error:
+            self.lost = error.what
+            print(
+                f"warning: {error.what}; stage '{self.stage}' goes on without it, its record is completed later",
+                file=sys.stderr,
+                flush=True,
+            )
 
     @property
     def ids(self) -> dict[str, str]:
@@ -78,16 +138,20 @@ class StageRun:
 
 
 @contextlib.contextmanager
-def stage_run(stage: str, *, tags: Mapping[str, str] | None = None) -> Iterator[StageRun]:
+def stage_run(stage: str, *, tags: Mapping[str, str] | None = None, required: bool = False) -> Iterator[StageRun]:
     """Opens the MLflow run of a stage, below the parent run of its pipeline run.
 
     A stage that is retried resumes its run. Where KFP's native plugin has made a run for the task (`MLFLOW_RUN_ID`),
     that run is used, under the name it has. Outside of a pipeline run (no `COLLABOPT_PIPELINE_RUN_ID`) the run has no
     parent.
 
+    MLflow must be there when a stage starts, when there is nothing to lose yet. If it goes away later, the stage does
+    not fail with it.
+
     Args:
         stage: Name of the stage; also of the run.
         tags: Tags to set on the run.
+        required: Whether MLflow failing later is an error too.
 
     Yields:
         The run. It ends as FINISHED, or as FAILED when the block raises.
@@ -97,17 +161,23 @@ def stage_run(stage: str, *, tags: Mapping[str, str] | None = None) -> Iterator[
     """
     client = connect()
     run = _open(client, stage)
-    opened = StageRun(stage, run.info.run_id, run.info.experiment_id, client)
-    opened.set_tags({STAGE_TAG: stage, **(tags or {})})
+    tags = {STAGE_TAG: stage, **(tags or {})}
+    entries.set_tags(client, run.info.run_id, tags)
+    opened = StageRun(stage, run.info.run_id, run.info.experiment_id, client, required=required)
     try:
         yield opened
     except BaseException as error:
         try:
-            _end(opened, "FAILED")
+            opened.end("FAILED")
         except CollaboptError as unlogged:
             error.add_note(f"MLflow was not told of the failure: {unlogged.what}")
         raise
-    _end(opened, "FINISHED")
+    opened.end("FINISHED")
+
+
+def stage_params(stage: str, params: Mapping[str, object]) -> dict[str, object]:
+    """Params under the names that they have on a stage's run: `<stage>.<name>`."""
+    return {f"{stage}.{name}": value for name, value in params.items()}
 
 
 def _open(client: "MlflowClient", stage: str) -> "Run":
@@ -142,8 +212,3 @@ def _earlier_attempt(client: "MlflowClient", experiment: str, stage: str) -> "Ru
         max_results=1,
     )
     return runs[0] if runs else None
-
-
-def _end(run: StageRun, status: str) -> None:
-    with mlflow_errors(run.client.tracking_uri):
-        run.client.set_terminated(run.run_id, status)

@@ -17,6 +17,9 @@ from collabopt.components.engine.tracking.reachable import (
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+# Refused connections are given up after 12 to 15 s, a server that accepts them and is silent after two minutes.
+_LITTLE_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+
 DEFAULT_EXPERIMENT = "collabopt"
 ARTIFACT_DIRECTORY = "mlartifacts"
 
@@ -88,18 +91,46 @@ def mlflow_errors(uri: str) -> Iterator[None]:
     Args:
         uri: Address of the store, for the message.
     """
-    from mlflow.exceptions import MlflowException
-    from requests.exceptions import RequestException
-
     try:
         yield
-    except (MlflowException, RequestException) as error:  # the latter from uploads of artifacts, with signed addresses
+    except _failures() as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if not isinstance(error, _mlflow_exception()):  # it may hold a signed address
+            said = said.partition("?")[0]
         raise CollaboptError(
-            f"MLflow: {said.partition('?')[0] if isinstance(error, RequestException) else said}",
+            f"MLflow: {without_password(said)}",
             where=without_password(uri),
             todo="check that the MLflow store is up and that this process may write to it, then run the stage again",
         ) from error
+
+
+@contextlib.contextmanager
+def little_patience() -> Iterator[None]:
+    """Has MLflow's client give up soon, where its default is to try eight times, for minutes: training waits for it.
+
+    What the environment says about patience is left as it is.
+    """
+    ours = {name: value for name, value in _LITTLE_PATIENCE.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What calls of MLflow raise: its own errors, those of uploads over HTTP or to Cloud Storage, those of a disk."""
+    from google.api_core.exceptions import GoogleAPIError
+    from google.auth.exceptions import GoogleAuthError
+
+    return _mlflow_exception(), OSError, GoogleAPIError, GoogleAuthError  # errors of `requests` are OSErrors
+
+
+def _mlflow_exception() -> type[Exception]:
+    from mlflow.exceptions import MlflowException
+
+    return MlflowException
 
 
 def quoted(value: str) -> str:

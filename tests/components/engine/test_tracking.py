@@ -25,14 +25,6 @@ VARIABLES = (
 )
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """A migrated SQLite store to copy: MLflow takes seconds to make one."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
 def clean(monkeypatch, tmp_path):
     for name in VARIABLES:

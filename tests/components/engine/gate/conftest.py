@@ -1,5 +1,6 @@
 """Real, tiny `.tflite` leaves, and reports about them."""
 
+import contextlib
 import shutil
 
 import pytest
@@ -21,7 +22,28 @@ from collabopt.components.engine.records import (
     Step,
     write_record,
 )
+from collabopt.components.engine.release.directory import DirectoryStore
 from collabopt.components.engine.training.task import DEFAULT_TASK, load_task
+
+CHANGES = {
+    DirectoryStore: ("create", "replace"),
+    MlflowClient: (
+        "create_experiment",
+        "create_run",
+        "update_run",
+        "set_tag",
+        "log_batch",
+        "log_artifact",
+        "create_logged_model",
+        "log_model_artifacts",
+        "finalize_logged_model",
+        "create_registered_model",
+        "create_model_version",
+        "set_model_version_tag",
+        "set_registered_model_alias",
+        "set_terminated",
+    ),
+}
 
 TECHNIQUES = {
     "ptq": ("post_training_quantize",),
@@ -147,3 +169,37 @@ def client(empty_store, tmp_path, monkeypatch):
     monkeypatch.setenv("COLLABOPT_PIPELINE_RUN_ID", "run-1")
     monkeypatch.setenv("COLLABOPT_PIPELINE_NAME", "exhaustive-1")
     return MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+
+
+class Killed(BaseException):
+    """Nothing in the process runs after this: every later call raises it too."""
+
+
+@pytest.fixture
+def kill_before_change(monkeypatch):
+    """Runs a function that is killed once it has made so many changes to MLflow or the releases; gives their names."""
+
+    def run(number, function):
+        done: list[str] = []
+
+        def guard(owner, name):
+            call = getattr(owner, name)
+
+            def guarded(self, *args, **kwargs):
+                if len(done) >= number:
+                    raise Killed(name)
+                result = call(self, *args, **kwargs)
+                done.append(name)
+                return result
+
+            patched.setattr(owner, name, guarded)
+
+        with monkeypatch.context() as patched:
+            for owner, names in CHANGES.items():
+                for name in names:
+                    guard(owner, name)
+            with contextlib.suppress(Killed):
+                function()
+        return done
+
+    return run

@@ -11,12 +11,12 @@ from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.candidates import read_candidates
 from collabopt.components.engine.gate.decision import Decision
 from collabopt.components.engine.gate.policy import parse_policy
+from collabopt.components.engine.gate.record import complete_stages
 from collabopt.components.engine.gate.run import Gate, run_gate
 from collabopt.components.engine.gate.sample import TestSamples
 from collabopt.components.engine.records import GATE_FILES, read_stage_record
-from collabopt.components.engine.release.directory import DirectoryStore
 from collabopt.components.engine.stages import gate_stage
-from collabopt.components.engine.tracking import stage_run
+from collabopt.components.engine.tracking import open_parent, stage_run
 
 MODEL = "digits"
 
@@ -75,7 +75,7 @@ def test_the_gate_ships_the_winner_and_completes_the_pipeline_run(client, gate, 
 
     parent, children = parent_and_children(client)
     assert parent.info.status == "FINISHED"
-    assert set(children) == {"ptq", "deployment_gate"}
+    assert set(children) == {"baseline", "ptq", "pruned", "pqat", "deployment_gate"}
     assert {child.data.tags["mlflow.parentRunId"] for child in children.values()} == {parent.info.run_id}
     assert parent.data.params == {
         "epochs": "3",
@@ -147,55 +147,6 @@ def test_swapped_and_damaged_leaves_are_refused_before_anything_is_logged(client
     assert not (tmp_path / "output" / "decision.json").exists()
 
 
-# --- killed at any point ---
-
-CHANGES = {
-    DirectoryStore: ("create", "replace"),
-    MlflowClient: (
-        "create_experiment",
-        "create_run",
-        "update_run",
-        "set_tag",
-        "log_batch",
-        "log_artifact",
-        "create_logged_model",
-        "log_model_artifacts",
-        "finalize_logged_model",
-        "create_registered_model",
-        "create_model_version",
-        "set_model_version_tag",
-        "set_registered_model_alias",
-        "set_terminated",
-    ),
-}
-
-
-class Killed(BaseException):
-    """Nothing in the process runs after this: every later call raises it too."""
-
-
-def kill_before_change(monkeypatch, number):
-    """Lets `number` calls through that change MLflow or the releases; returns the list of their names."""
-    done: list[str] = []
-
-    def guard(owner, name):
-        call = getattr(owner, name)
-
-        def guarded(self, *args, **kwargs):
-            if len(done) >= number:
-                raise Killed(name)
-            result = call(self, *args, **kwargs)
-            done.append(name)
-            return result
-
-        monkeypatch.setattr(owner, name, guarded)
-
-    for owner, names in CHANGES.items():
-        for name in names:
-            guard(owner, name)
-    return done
-
-
 def state(client, output, releases):
     parent, children = parent_and_children(client)
     model = client.get_registered_model(MODEL)
@@ -216,12 +167,14 @@ def state(client, output, releases):
 
 
 def test_a_gate_killed_before_any_change_ends_in_the_same_state(
-    client, gate, two_leaves, examples, make_leaf, tmp_path, monkeypatch
+    client, gate, two_leaves, examples, make_leaf, baseline_directory, kill_before_change, tmp_path, monkeypatch
 ):
+    """The stages' runs are complete; what a gate that is killed leaves of them is tested with their completion."""
     monkeypatch.setattr("collabopt.components.engine.tracking.parent.SETTLE_SECONDS", 0.0)
     monkeypatch.setenv("COLLABOPT_PIPELINE_RUN_ID", "run-0")
     gate({"pqat": make_leaf(examples[1], 0.9, stage="pqat")}, output=tmp_path / "earlier", releases=tmp_path / "before")
     monkeypatch.setenv("COLLABOPT_PIPELINE_RUN_ID", "run-1")
+    complete_stages(open_parent(), read_candidates(read_stage_record(baseline_directory), two_leaves))
     shutil.copy(tmp_path / "mlflow.db", tmp_path / "before.db")
 
     reached = {}
@@ -239,19 +192,14 @@ def test_a_gate_killed_before_any_change_ends_in_the_same_state(
         return opened
 
     opened = fresh("undisturbed")
-    with monkeypatch.context() as counting:
-        changes = kill_before_change(counting, 10**6)
-        gate(two_leaves, output=tmp_path / "undisturbed")
+    changes = kill_before_change(10**6, lambda: gate(two_leaves, output=tmp_path / "undisturbed"))
     expected = state(opened, tmp_path / "undisturbed", tmp_path / "releases")
     assert expected["aliases"] == {"champion": "2", "previous": "1"}
     assert len(changes) > 10
 
     for number in range(len(changes)):
         opened, output = fresh(f"killed{number}"), tmp_path / f"killed{number}"
-        with monkeypatch.context() as killing:
-            kill_before_change(killing, number)
-            with pytest.raises(Killed):
-                gate(two_leaves, output=output)
+        assert len(kill_before_change(number, lambda output=output: gate(two_leaves, output=output))) == number
         assert not (output / "decision.json").exists()
         gate(two_leaves, output=output)
         reached[number] = state(opened, output, tmp_path / "releases")

@@ -149,30 +149,8 @@ def test_killed_at_every_step(scene, ending, in_child, monkeypatch):
     assert wrong == {}
 
 
-def break_from(number, fault, is_broken):
-    """Has every request to a server fail, from one of this number on; returns what was counted."""
-    send, count = requests.Session.send, [0]
-
-    def failing(self, request, **arguments):
-        count[0] += 1
-        if count[0] < number or not is_broken(request.url):
-            return send(self, request, **arguments)
-        if fault == "refused":
-            raise requests.ConnectionError("connection refused")
-        if fault == "slow":
-            raise requests.ReadTimeout("read timed out")
-        answer = requests.Response()
-        answer.status_code, answer.request, answer.url, answer._content = 503, request, request.url, b"overloaded"
-        return answer
-
-    return failing, count
-
-
-FAULTS = ("refused", "slow", "unavailable")
-
-
 @pytest.mark.parametrize("store_uri", ["bucket"], indirect=True)
-def test_a_server_fails_at_every_request(scene, ending, monkeypatch, mlflow_server):
+def test_a_server_fails_at_every_request(scene, ending, monkeypatch, mlflow_server, break_requests):
     """The server of request k is down from then on: refusing, silent, or overloaded, in turn."""
     monkeypatch.setenv("COLLABOPT_STORAGE_DEADLINE_SECONDS", "0.2")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -190,14 +168,14 @@ def test_a_server_fails_at_every_request(scene, ending, monkeypatch, mlflow_serv
 
     wrong, messages = {}, set()
     for number in range(1, len(urls) + 1):
-        fault = FAULTS[number % 3]
+        fault = ("refused", "slow", "unavailable")[number % 3]
         promote, *scene_of = scene()
         of_mlflow = urls[number - 1].startswith(mlflow_server)
-        failing, count = break_from(number, fault, lambda url, of=of_mlflow: url.startswith(mlflow_server) == of)
-        with monkeypatch.context() as failing_now:
-            failing_now.setattr(requests.Session, "send", failing)
-            with pytest.raises(CollaboptError) as caught:
-                promote()
+        with (
+            break_requests(number, fault, lambda url, of=of_mlflow: url.startswith(mlflow_server) == of) as count,
+            pytest.raises(CollaboptError) as caught,
+        ):
+            promote()
         assert count[0] >= number
         assert caught.value.where and caught.value.todo, caught.value
         messages.add(caught.value.what)

@@ -74,7 +74,7 @@ def postgresql():
 def test_a_race_and_a_rollback_over_postgresql(
     postgresql, serve_mlflow, surroundings, tmp_path, monkeypatch, make_candidate, new_run, ship, in_child, registered
 ):
-    address = serve_mlflow(postgresql)
+    address = serve_mlflow(postgresql).address
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     client, store = MlflowClient(tracking_uri=address), open_store(str(tmp_path / "released"))
 
