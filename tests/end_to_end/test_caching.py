@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 
 # Runs one pipeline several times, each time with other arguments, over one cache.
 PROGRAM = """
@@ -104,3 +105,36 @@ def _started(path):
 )
 def test_exactly_those_stages_run_again_that_something_has_changed_for(runs, run, stages):
     assert runs[0][run] == stages | ALWAYS
+
+
+@pytest.fixture(scope="module")
+def compared(runs):
+    """Run of the pipeline -> stage -> its MLflow run below the parent; also those of stages that were cached."""
+    client = MlflowClient(tracking_uri=f"sqlite:///{runs[1]}/mlflow.db")
+    experiment = client.get_experiment_by_name("collabopt").experiment_id
+    found = {}
+    for name in runs[0]:
+        (parent,) = client.search_runs([experiment], f"tags.`kfp.pipeline_run_id` = '{name}'")
+        children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+        found[name] = {child.info.run_name: child for child in children}
+        assert len(found[name]) == len(children)
+    return found
+
+
+def test_every_run_of_the_pipeline_shows_every_stage_in_mlflow(runs, compared):
+    for name, children in compared.items():
+        assert set(children) >= {"baseline", *BELOW_BASELINE, "deployment_gate"}, name
+        assert {child.info.status for child in children.values()} == {"FINISHED"}, name
+        cached = {stage for stage, child in children.items() if "collabopt.cached_from" in child.data.tags}
+        assert cached == {"baseline", *BELOW_BASELINE} - runs[0][name], name
+
+
+def test_a_cached_stage_shows_what_its_own_run_showed(compared):
+    for stage in ("baseline", *BELOW_BASELINE):
+        own, cached = compared["first"][stage], compared["same"][stage]
+        assert cached.data.tags["collabopt.cached_from"] == own.info.run_id
+        assert cached.data.params.items() <= own.data.params.items()
+        assert cached.data.params[f"{stage}.seed"] == "0"
+    for leaf in ("pruned_ptq", "pqat", "pruned_clustered_ptq", "pcqat"):
+        assert compared["same"][leaf].data.metrics == compared["first"][leaf].data.metrics
+        assert compared["same"][leaf].data.params == compared["first"][leaf].data.params
