@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 
-from collabopt.components.engine.compression.kernels import KERNEL_ATTRIBUTES, compressible_kernels, zero_positions
+from collabopt.components.engine.compression.kernels import KERNEL_ATTRIBUTES, compressible_kernels
 from collabopt.components.engine.compression.quantization import quantize_aware, trained_weights
 from collabopt.components.engine.models.canonical import canonical_form
 from collabopt.components.engine.records import Claims
-
-LEVELS = np.array([-0.4, -0.3, -0.15, 0.1, 0.2, 0.3, 0.45], np.float32)
+from tests.components.engine.compressed_kernels import claims_on, half_zero, of_few_values
 
 
 def convolution(layers, x):
@@ -56,26 +55,14 @@ def compressed(body):
     image = layers.Input((8, 8, 1))
     x = layers.Flatten()(body(layers, image))
     model = canonical_form(tf_keras.Model(image, layers.Dense(3, activation="softmax", name="dense")(x)))
-    for name in compressible_kernels(model):
-        kernel = kernel_of(model, name)
-        relative = kernel.numpy() / np.abs(kernel).max()
-        values = LEVELS[np.digitize(relative, np.linspace(-0.7, 0.7, 6))]
-        kernel.assign(np.where(np.abs(relative) < np.median(np.abs(relative)), 0, values))
+    for name, kernel in compressible_kernels(model).items():
+        kernel_of(model, name).assign(half_zero(of_few_values(kernel), kernel))
     return model
 
 
 def kernel_of(model, name):
     layer = model.get_layer(name)
     return getattr(layer, KERNEL_ATTRIBUTES[type(layer).__name__])
-
-
-def claims_on(model, *what, palette="tensor"):
-    kernels = compressible_kernels(model)
-    return Claims(
-        zero_positions={name: zero_positions(kernel) for name, kernel in kernels.items()} if "sparse" in what else {},
-        clusters={name: len(np.unique(kernel)) for name, kernel in kernels.items()} if "clustered" in what else {},
-        palette=palette,
-    )
 
 
 @pytest.fixture

@@ -3,42 +3,27 @@
 import numpy as np
 import pytest
 
-from collabopt.components.engine.compression.kernels import compressible_kernels, zero_positions
+from collabopt.components.engine.compression.kernels import compressible_kernels
 from collabopt.components.engine.compression.quantization import quantize_aware
 from collabopt.components.engine.deployed.convert import to_int8
 from collabopt.components.engine.deployed.inspect import inspect_tflite
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.records import Claims
+from tests.components.engine.compressed_kernels import LEVELS, claims_on, half_zero, of_few_values
 
 
-def compress(model):
-    """Gives every kernel few distinct values, half of them zero."""
-    for name in compressible_kernels(model):
-        layer = model.get_layer(name)
-        kernel = layer.kernel.numpy()
-        levels = np.linspace(-0.5, 0.5, 8)[np.digitize(kernel, np.linspace(-0.4, 0.4, 7))]
-        layer.kernel.assign(np.where(np.abs(kernel) < np.median(np.abs(kernel)), 0, levels))
-
-
-def claims_on(model, *, sparse, clustered):
-    kernels = compressible_kernels(model)
-    return Claims(
-        zero_positions={name: zero_positions(kernel) for name, kernel in kernels.items()} if sparse else {},
-        clusters={name: len(np.unique(kernel)) for name, kernel in kernels.items()} if clustered else {},
-    )
-
-
-@pytest.mark.parametrize(("sparse", "clustered"), [(False, False), (True, True)])
-def test_zeros_and_palettes_reach_the_deployed_file_only_if_claimed(net, fit, sparse, clustered):
-    compress(net)
-    quantized = quantize_aware(net, "leaf", claims_on(net, sparse=sparse, clustered=clustered), fit)
+@pytest.mark.parametrize("claimed", [(), ("sparse", "clustered")], ids="+".join)
+def test_zeros_and_palettes_reach_the_deployed_file_only_if_claimed(net, fit, claimed):
+    for name, kernel in compressible_kernels(net).items():
+        net.get_layer(name).kernel.assign(half_zero(of_few_values(kernel), kernel))
+    quantized = quantize_aware(net, "leaf", claims_on(net, *claimed), fit)
     deployed = inspect_tflite(to_int8(quantized, None))
     assert (deployed.float_operators, deployed.float_weights) == ([], [])
     weights = [tensor for tensor in deployed.weights if tensor.op != "DEPTHWISE_CONV_2D"]
     assert len(weights) == 3
     for tensor in weights:
-        assert (tensor.zero_fraction >= 0.48) == sparse, tensor
-        assert (tensor.distinct_values <= 9) == clustered, tensor
+        assert (tensor.zero_fraction >= 0.48) == bool(claimed), tensor
+        assert (tensor.distinct_values <= len(LEVELS)) == bool(claimed), tensor
 
 
 def multiplied(layers, x):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from collabopt.components.engine.compression.kernels import compressible_kernels, zero_positions
+from collabopt.components.engine.compression.kernels import compressible_kernels
 from collabopt.components.engine.compression.quantization import quantize_aware, trained_weights
 from collabopt.components.engine.deployed.contract import check_contract
 from collabopt.components.engine.deployed.convert import to_float32, to_int8
@@ -18,8 +18,8 @@ from collabopt.components.engine.deployed.layers import dequantized, find_kernel
 from collabopt.components.engine.deployed.palette import restore_palettes
 from collabopt.components.engine.deployed.weights import read_weights
 from collabopt.components.engine.records import Claims
-
-LEVELS = np.array([-0.4, -0.3, -0.15, 0.1, 0.2, 0.3, 0.45], np.float32)
+from tests.components.engine import compressed_kernels
+from tests.components.engine.compressed_kernels import half_zero, of_few_values
 
 
 def unpruned(layers, x):
@@ -115,9 +115,7 @@ def net(*traps):
 def compress(layer):
     """Makes half of a kernel zero, and gives the rest few values."""
     kernel = layer.kernel.numpy()
-    relative = kernel / np.abs(kernel).max()
-    values = kernel if layer.name == "unclustered" else LEVELS[np.digitize(relative, np.linspace(-0.7, 0.7, 6))]
-    values = np.where(np.abs(kernel) < np.median(np.abs(kernel)), 0, values)
+    values = half_zero(kernel if layer.name == "unclustered" else of_few_values(kernel), kernel)
     if layer.name == "empty_channel":
         values[..., 0] = 0
     layer.kernel.assign(values)
@@ -125,12 +123,10 @@ def compress(layer):
 
 def claims_on(model, *what):
     """Claims on the layers that `net` has compressed."""
-    kernels = {name: kernel for name, kernel in compressible_kernels(model).items() if not name.endswith("_untouched")}
-    clustered = {name: len(np.unique(kernel)) for name, kernel in kernels.items() if name != "unclustered"}
-    return Claims(
-        zero_positions={name: zero_positions(kernel) for name, kernel in kernels.items()} if "sparse" in what else {},
-        clusters=clustered if "clustered" in what else {},
-    )
+    untouched = [name for name in compressible_kernels(model) if name.endswith("_untouched")]
+    claims = compressed_kernels.claims_on(model, *what, but=untouched)
+    clusters = {name: count for name, count in claims.clusters.items() if name != "unclustered"}
+    return claims.model_copy(update={"clusters": clusters})
 
 
 def train(model, data, epochs=1):

@@ -11,8 +11,8 @@ from collabopt.components.engine.deployed.flatbuffer import open_flatbuffer
 from collabopt.components.engine.deployed.layers import find_kernels, kernels_as_deployed
 from collabopt.components.engine.deployed.palette import restore_palettes
 from collabopt.components.engine.deployed.weights import READS_WEIGHTS, read_weights
+from tests.components.engine.compressed_kernels import LEVELS, of_few_values, without_largest_in_every_other_channel
 
-LEVELS = np.array([-0.4, -0.3, -0.15, 0, 0.2, 0.3, 0.45], np.float32)
 LAYERS = ["normalized", "separate", "along_time", "transposed", "grouped", "dense", "output"]
 
 
@@ -20,12 +20,8 @@ def compress(model, names):
     """Gives the kernels seven values each, of which one is zero; not every channel has the largest."""
     for number, name in enumerate(names):
         layer = model.get_layer(name)
-        kernel = layer.kernel.numpy()
-        relative = kernel / np.abs(kernel).max()
-        kernel = LEVELS[np.digitize(relative, np.linspace(-0.7, 0.7, 6))] * (1 + number / 7)
-        by_channel = np.moveaxis(kernel, channel_axis(layer), 0)
-        by_channel[1::2] = np.clip(by_channel[1::2], LEVELS[1] * (1 + number / 7), LEVELS[-2] * (1 + number / 7))
-        layer.kernel.assign(kernel)
+        values = without_largest_in_every_other_channel(of_few_values(layer.kernel.numpy()), channel_axis(layer))
+        layer.kernel.assign(values * (1 + number / 7))
         if layer.use_bias:
             layer.bias.assign(np.linspace(-0.2, 0.3, layer.bias.shape[0]))
     return model
