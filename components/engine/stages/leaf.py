@@ -37,7 +37,8 @@ def post_training_quantize(work: Work, settings: PostTrainingQuantizationSetting
 
     model = work.load_parent()
     kernels = kernels_as_deployed(model)
-    return _finished(_calibrated(work, settings.representative_samples, model), claims, kernels, kernels)
+    tflite = _calibrated(work, settings.representative_samples, model, claims)
+    return _finished(tflite, claims, kernels, kernels)
 
 
 def quantize_aware_train(work: Work, settings: QuantizationAwareTrainingSettings, claims: Claims) -> Leaf:
@@ -64,7 +65,7 @@ def quantize_aware_train(work: Work, settings: QuantizationAwareTrainingSettings
     tflite, why_not = _with_ranges_of_training(quantized)
     if why_not:
         emit(work.stage, "calibrating", reason=why_not)
-        tflite = _calibrated(work, settings.representative_samples, model)
+        tflite = _calibrated(work, settings.representative_samples, model, claims)
     return _finished(tflite, claims, parent, kernels_as_deployed(model))
 
 
@@ -82,13 +83,14 @@ def _with_ranges_of_training(quantized: Any) -> tuple[bytes, str]:
     return tflite, "training has left some layers without ranges" if left else ""
 
 
-def _calibrated(work: Work, samples: int, model: Any) -> bytes:
+def _calibrated(work: Work, samples: int, model: Any, claims: Claims) -> bytes:
     from collabopt.components.engine.deployed.convert import to_int8
+    from collabopt.components.engine.deployed.normalization import keep_out_of_kernels
 
     def representative() -> Iterator[list[Any]]:
         return work.data.representative(samples)
 
-    return to_int8(model, representative)
+    return to_int8(keep_out_of_kernels(model, claims.clusters), representative)
 
 
 def _finished(

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from collabopt.components.engine.compression.kernels import compressible_kernels, zero_positions
+from collabopt.components.engine.compression.kernels import compressible_kernels
 from collabopt.components.engine.deployed.activation_memory import activation_bytes
 from collabopt.components.engine.deployed.evaluate import predict
 from collabopt.components.engine.deployed.footprint import footprint_scalars
@@ -17,7 +17,6 @@ from collabopt.components.engine.progress import PROGRESS_FILE_VARIABLE
 from collabopt.components.engine.records import (
     REPORT_FILE,
     TFLITE_FILE,
-    Claims,
     MetricOfRecord,
     Proof,
     StageRecord,
@@ -30,13 +29,18 @@ from collabopt.components.engine.tracking import StageRun
 from collabopt.components.engine.training.classification import TASK
 from collabopt.components.engine.training.confidence import confidence_interval
 from collabopt.components.engine.training.task import DEFAULT_TASK
+from tests.components.engine.compressed_kernels import (
+    claims_on,
+    half_zero,
+    of_few_values,
+    without_largest_in_every_other_channel,
+)
 
 LINEAGE = [
     Step(stage="baseline", technique="import_model"),
     Step(stage="pruned", technique="prune"),
     Step(stage="clustered", technique="sparsity_preserving_cluster"),
 ]
-LEVELS = np.array([-0.4, -0.3, -0.15, 0.1, 0.2, 0.3, 0.45], np.float32)
 TRAINING = {"epochs": 1, "batch_size": 64, "learning_rate": 0.003}
 QAT = "quantize_aware_train"
 PQAT = "sparsity_preserving_qat"
@@ -78,6 +82,21 @@ def pooled_for_two(layers, x):
     return layers.ReLU()(layers.BatchNormalization()(layers.Concatenate()([x, y])))
 
 
+def normalized_between(layers, x):
+    """Normalizations that Dense layers read, as networks for tables have them; the converter would move them there."""
+
+    def normalized(x):
+        normalization = layers.BatchNormalization()
+        x = normalization(x)
+        normalization.gamma.assign(np.linspace(0.5, 2, x.shape[-1]))
+        return x
+
+    x = normalized(layers.Flatten()(x))
+    x = layers.Dense(16, activation="relu", bias_initializer="ones", name="hidden")(x)
+    x = layers.Dense(16, bias_initializer="ones", name="linear")(layers.Dropout(0.1)(normalized(x)))
+    return layers.Dense(16, activation="relu", bias_initializer="ones", name="behind")(normalized(x))
+
+
 def dead_channels(layers, x):
     """Gammas of zero: the scale of a channel that training folds them into would be zero."""
     normalization = layers.BatchNormalization()
@@ -106,11 +125,8 @@ def compressed(body):
     x = layers.Flatten()(body(layers, image))
     model = tf_keras.Model(image, layers.Dense(3, activation="softmax", name="dense")(x))
     for name, kernel in compressible_kernels(model).items():
-        relative = kernel / np.abs(kernel).max()
-        values = LEVELS[np.digitize(relative, np.linspace(-0.7, 0.7, 6))]
-        values[..., 1::2] = np.clip(values[..., 1::2], LEVELS[1], LEVELS[-2])
-        values[np.abs(relative) < np.median(np.abs(relative))] = 0
-        model.get_layer(name).kernel.assign(values)
+        values = without_largest_in_every_other_channel(of_few_values(kernel), axis=-1)
+        model.get_layer(name).kernel.assign(half_zero(values, kernel))
     return model
 
 
@@ -120,18 +136,13 @@ def save_parent(data, tmp_path):
 
     def save(body):
         model = compressed(body)
-        kernels = compressible_kernels(model)
         save_model(model, tmp_path / "parent")
         record = StageRecord(
             lineage=LINEAGE,
             task=DEFAULT_TASK,
             dataset_digest=data.spec.digest,
             metric=MetricOfRecord(name="accuracy", higher_is_better=True, baseline=0.9),
-            claims=Claims(
-                sparsity={name: float(np.mean(kernel == 0)) for name, kernel in kernels.items()},
-                zero_positions={name: zero_positions(kernel) for name, kernel in kernels.items()},
-                clusters={name: len(np.unique(kernel)) for name, kernel in kernels.items()},
-            ),
+            claims=claims_on(model, "sparse", "clustered"),
         )
         write_record(record, tmp_path / "parent")
         return tmp_path / "parent"
@@ -231,6 +242,14 @@ def test_conv1d_and_conv2d_transpose_keep_zeros_and_palettes(leaf, technique):
         tensor = weights(report)[layer]
         assert tensor.zero_fraction >= np.mean(kernel == 0)
         assert technique == PQAT or tensor.distinct_values <= len(np.unique(kernel))
+
+
+@pytest.mark.parametrize("technique", [PTQ, PCQAT])
+def test_a_palette_survives_normalizations_between_dense_layers(leaf, technique):
+    report = read_leaf_report(leaf(technique, normalized_between))
+    assert report.contract.layers == ["behind", "dense", "hidden", "linear"]
+    assert report.contract.holds, report.contract.broken
+    assert report.deployed.float_operators == []
 
 
 def test_a_channel_that_a_gamma_of_zero_has_silenced_leaves_nothing_in_float(leaf):
