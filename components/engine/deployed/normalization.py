@@ -16,8 +16,10 @@ import tf_keras
 from collabopt.components.engine.models.graph import Call, Graph, TensorRef, read_tf_keras
 
 # Layers that are not there in a deployed model, or leave its channels where they are.
-_TRANSPARENT = ("ActivityRegularization", "AlphaDropout", "Dropout", "Flatten", "GaussianDropout", "GaussianNoise")
-_TRANSPARENT += ("Reshape", "SpatialDropout1D", "SpatialDropout2D")
+_TRANSPARENT = (
+    *("ActivityRegularization", "AlphaDropout", "Dropout", "Flatten", "GaussianDropout", "GaussianNoise", "Reshape"),
+    *("SpatialDropout1D", "SpatialDropout2D"),
+)
 
 
 def keep_out_of_kernels(model: Any, kernels: Collection[str]) -> Any:
@@ -76,7 +78,7 @@ class _HeldLayerNormalization(tf_keras.layers.LayerNormalization):
         return _scaled(normalized, self.gamma if self.scale else tf.ones(1), self.beta if self.center else tf.zeros(1))
 
 
-_HELD = {"BatchNormalization": _HeldBatchNormalization, "LayerNormalization": _HeldLayerNormalization}
+_HELD: dict[str, Any] = {"BatchNormalization": _HeldBatchNormalization, "LayerNormalization": _HeldLayerNormalization}
 
 
 def _scaled(inputs: Any, factors: Any, offsets: Any) -> Any:

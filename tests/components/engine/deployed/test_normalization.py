@@ -38,8 +38,12 @@ def of_every_sample(layers, x):
     return layers.LayerNormalization()(layers.Dense(16, activation="relu", name="before")(layers.Flatten()(x)))
 
 
+def of_every_row(layers, x):
+    return layers.BatchNormalization()(layers.Dense(16, activation="relu", name="before")(layers.Reshape((8, 8))(x)))
+
+
 PUSHED = [behind_an_activation, behind_a_dense_layer, behind_a_pooling, of_the_inputs, before_a_dropout]
-PUSHED += [of_every_sample]
+PUSHED += [of_every_sample, of_every_row]
 
 
 def folded_into_a_convolution(layers, x):
