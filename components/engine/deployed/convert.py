@@ -56,7 +56,7 @@ def _convert(converter: Any) -> bytes:
     except ConverterError as error:
         raise ConversionRefused(
             f"TensorFlow Lite cannot express this model: {_operators_of(str(error))}",
-            todo="replace the layers that these operators come from; recurrent layers, for example, are not supported",
+            todo="replace the layers that these operators come from",
         ) from error
 
 
@@ -72,15 +72,25 @@ def _converter(model: Any) -> Iterator[Any]:
 
     `TFLiteConverter.from_keras_model` saves every layer with every way to call it, and traces each of them: for a
     quantized network of hundreds of layers that takes minutes.
+
+    The batch size stays open, unless an operator has to know it: the file would compute it anew in every inference,
+    with operators (SHAPE, GATHER, PACK) that microcontrollers and NPUs do not take. Then the file is for one sample.
     """
     import tensorflow as tf
 
     (name,) = model.input_names
     (output,) = model.output_names
+
+    def traced(batch: int | None) -> Any:
+        spec = tf.TensorSpec([batch, *model.input_shape[1:]], model.inputs[0].dtype, name=name)
+        serve = tf.function(lambda inputs: {output: model(inputs, training=False)}, input_signature=[spec])
+        return serve.get_concrete_function()
+
+    function = traced(None)
+    if any(operation.type == "Shape" for operation in function.graph.get_operations()):
+        function = traced(1)
     module = tf.Module()
     module.weights = model.weights
-    spec = tf.TensorSpec([None, *model.input_shape[1:]], model.inputs[0].dtype, name=name)
-    module.serve = tf.function(lambda inputs: {output: model(inputs, training=False)}, input_signature=[spec])
     with tempfile.TemporaryDirectory() as directory:
-        tf.saved_model.save(module, directory, signatures=module.serve)
+        tf.saved_model.save(module, directory, signatures=function)
         yield tf.lite.TFLiteConverter.from_saved_model(directory)

@@ -24,8 +24,8 @@ def check_model(model: Any, *, allow_lambda: bool = False) -> None:
 
     Raises:
         CollaboptError: More than one input or output, another dtype than float32, NaN or infinite weights, a Lambda
-            layer, a shared BatchNormalization, a layer without an int8 kernel, nothing to compress, or a subclassed
-            model; the message names the layer.
+            layer, a shared BatchNormalization, a layer without an int8 kernel, a recurrent one, nothing to compress, or
+            a subclassed model; the message names the layer.
     """
     graph = read_tf_keras(model)
     _check_ends(model)
@@ -128,7 +128,16 @@ def _check_batch_normalization(calls: Counter[int], layers: list[Any]) -> None:
 
 
 def _check_deployable(layers: list[Any]) -> None:
+    import tf_keras
+
     for layer in layers:
+        # The converter ends the process on some (GRU), and no stage compresses the weights of the others.
+        if isinstance(layer, tf_keras.layers.RNN):
+            raise CollaboptError(
+                f"layer '{layer.name}' is a {type(layer).__name__}; recurrent layers are not supported",
+                where=f"layer '{layer.name}'",
+                todo="replace it, for example by causal Conv1D layers with growing dilation",
+            )
         if type(layer).__name__ in _WITHOUT_INT8_KERNEL:
             raise CollaboptError(
                 f"layer '{layer.name}' is a {type(layer).__name__}, for which TensorFlow Lite has no int8 kernel: its "

@@ -61,6 +61,11 @@ def with_conv3d() -> Any:
     return tf_keras.Model(video, layers.Dense(3)(layers.Flatten()(layers.Conv3D(2, 3, name="in_time")(video))))
 
 
+def recurrent() -> Any:
+    sound = layers.Input((8, 4))
+    return tf_keras.Model(sound, layers.Dense(3)(layers.Bidirectional(layers.GRU(4, name="memory"))(sound)))
+
+
 def with_lambda() -> Any:
     image = layers.Input((8,))
     return tf_keras.Model(image, layers.Lambda(lambda tensor: tensor * 2.0, name="code")(layers.Dense(3)(image)))
@@ -107,6 +112,7 @@ def test_good_model_is_taken(value: float) -> None:
         (two_outputs, "2 outputs"),
         (two_inputs, "2 inputs"),
         (with_conv3d, "'in_time' is a Conv3D, for which TensorFlow Lite has no int8 kernel"),
+        (recurrent, "is a GRU; recurrent layers are not supported"),
         (nothing_to_compress, "nothing to compress"),
         (with_lambda, "'code' is a Lambda"),
         (shared_batch_normalization, "'bn' is applied 2 times"),
