@@ -86,7 +86,7 @@ def _describe(weights: StoredWeights, deflated: Deflated) -> DeployedTensor:
         distinct_values=len(np.unique(weights.values)),
         max_distinct_values_per_channel=max(len(np.unique(channel)) for channel in weights.channels),
         channel_axis=weights.channel_axis,
-        layer=layer_of(weights.name, weights.op),
+        layer=next(filter(None, (layer_of(name, weights.op) for name in (weights.name, *weights.names_nearby))), ""),
         quantization_axis=weights.quantization_axis,
         scales=weights.scales.tolist(),
         entropy_bits=round(weights.entropy_bits, _ENTROPY_DIGITS),

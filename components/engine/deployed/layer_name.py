@@ -9,10 +9,11 @@ _SCOPES = {
     "DEPTHWISE_CONV_2D": r"separable_conv[12]d/depthwise|depthwise",
     "TRANSPOSE_CONV": r"conv2d_transpose",
     "CONV_3D": r"Conv3D",
-    "FULLY_CONNECTED": r"Tensordot/MatMul|Tensordot|MatMul",
-    "BATCH_MATMUL": r"Tensordot/MatMul|Tensordot|MatMul",
+    "FULLY_CONNECTED": r"Tensordot/MatMul|Tensordot|MatMul|einsum/Einsum",
+    "BATCH_MATMUL": r"Tensordot/MatMul|Tensordot|MatMul|einsum/Einsum",
 }
 _ANY_SCOPE = "|".join(_SCOPES.values())
+_BIAS_SCOPE = "BiasAdd"
 
 
 def layer_of(tensor_name: str, operator: str) -> str:
@@ -28,7 +29,7 @@ def layer_of(tensor_name: str, operator: str) -> str:
     Returns:
         The name, or "" where the tensor's name tells of none.
     """
-    for scopes in (_SCOPES.get(operator, _ANY_SCOPE), _ANY_SCOPE):
+    for scopes in (_SCOPES.get(operator, _ANY_SCOPE), _ANY_SCOPE, _BIAS_SCOPE):
         for part in tensor_name.split(";"):
             if match := re.search(rf"([^/]+)/(?:{scopes})(?:/ReadVariableOp)?[_\d]*$", part):
                 return match[1].removeprefix(_QUANTIZE_WRAPPER)

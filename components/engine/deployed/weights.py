@@ -36,6 +36,8 @@ class StoredWeights:
         zero_point: What stands for zero.
         stored_bytes: Bytes of its buffer.
         sparse_encoded: Whether the buffer holds only what is not zero.
+        names_nearby: Names of the bias and of the output of that operator, which may tell of the layer where the
+            tensor's own name does not.
     """
 
     index: int
@@ -49,6 +51,7 @@ class StoredWeights:
     zero_point: int
     stored_bytes: int
     sparse_encoded: bool
+    names_nearby: tuple[str, ...] = ()
 
     @property
     def entropy_bits(self) -> float:
@@ -87,7 +90,9 @@ def weights_of(opened: Flatbuffer) -> list[StoredWeights]:
                 continue
             index = constant_of(opened, int(operator.inputs[1]))
             if index is not None and index not in found:
-                found[index] = _read(opened, index, name, _channel_axis(opened, name, operator))
+                nearby = [number for number in (*operator.inputs[2:], *operator.outputs) if number >= 0]
+                names = tuple(opened.name(opened.graph.tensors[number]) for number in nearby)
+                found[index] = _read(opened, index, name, _channel_axis(opened, name, operator), names)
     return list(found.values())
 
 
@@ -110,7 +115,9 @@ def _channel_axis(opened: Flatbuffer, name: str, operator: Any) -> int:
     return rank - 2 if operator.builtinOptions is not None and operator.builtinOptions.adjY else rank - 1
 
 
-def _read(opened: Flatbuffer, index: int, operator: str, channel_axis: int) -> StoredWeights:
+def _read(
+    opened: Flatbuffer, index: int, operator: str, channel_axis: int, names_nearby: tuple[str, ...]
+) -> StoredWeights:
     tensor = opened.graph.tensors[index]
     buffer = opened.buffer(tensor)
     dtype = opened.dtype(tensor)
@@ -134,6 +141,7 @@ def _read(opened: Flatbuffer, index: int, operator: str, channel_axis: int) -> S
         zero_point=int(zero_points[0]) if len(zero_points) else 0,
         stored_bytes=len(buffer),
         sparse_encoded=tensor.sparsity is not None,
+        names_nearby=names_nearby,
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
+from collabopt.components.engine.deployed.convert import to_int8
 from collabopt.components.engine.deployed.inspect import inspect_tflite
 from collabopt.components.engine.deployed.layer_name import layer_of
 from collabopt.components.engine.deployed.weights import read_weights
@@ -187,6 +188,8 @@ def test_a_report_reads_back_as_it_was(deployed):
         ("sequential_1/inner/dense_1/MatMul1", "FULLY_CONNECTED", "dense_1"),
         ("functional_1/conv2d_1/convolution", "CONV_2D", "conv2d_1"),
         ("model/shared/MatMul_1", "FULLY_CONNECTED", "shared"),
+        ("model/attention/key/einsum/Einsum2", "FULLY_CONNECTED", "key"),
+        ("model/relu/Relu;model/grouped/BiasAdd/ReadVariableOp;model/grouped/BiasAdd;Conv2D1", "CONV_2D", "grouped"),
         ("StatefulPartitionedCall:01", "FULLY_CONNECTED", ""),
         ("arith.constant3", "CONV_2D", ""),
         ("", "CONV_2D", ""),
@@ -194,6 +197,21 @@ def test_a_report_reads_back_as_it_was(deployed):
 )
 def test_layers_are_read_from_tensor_names(name, operator, layer):
     assert layer_of(name, operator) == layer
+
+
+def test_a_layer_whose_tensor_is_named_after_nothing_is_read_from_what_is_around_it():
+    """Weights of a convolution in groups, and of a layer that is called twice."""
+    import tf_keras
+
+    layers = tf_keras.layers
+    image = layers.Input((8, 8, 4))
+    x = layers.Conv2D(8, 3, groups=2, activation="relu", bias_initializer="ones", name="grouped")(image)
+    twice = layers.Conv2D(8, 3, padding="same", activation="relu", bias_initializer="ones", name="twice")
+    samples = np.random.default_rng(0).uniform(size=(4, 1, 8, 8, 4)).astype(np.float32)
+    tflite = to_int8(tf_keras.Model(image, twice(twice(x))), lambda: ([sample] for sample in samples))
+    grouped, shared = inspect_tflite(tflite).weights
+    assert not any("grouped" in tensor.name or "twice" in tensor.name for tensor in (grouped, shared))
+    assert (grouped.layer, shared.layer) == ("grouped", "twice")
 
 
 @pytest.mark.parametrize("kept", [9, 40, 500, 0.5, 0.9])
