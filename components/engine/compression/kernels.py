@@ -14,6 +14,7 @@ from collabopt.components.engine.records import Claims
 # (https://www.tensorflow.org/model_optimization/guide/clustering/clustering_comprehensive_guide).
 KERNEL_ATTRIBUTES = {
     "Conv1D": "kernel",
+    "Conv1DTranspose": "kernel",
     "Conv2D": "kernel",
     "Conv2DTranspose": "kernel",
     "Dense": "kernel",

@@ -7,7 +7,7 @@ _QUANTIZE_WRAPPER = "quant_"
 _SCOPES = {
     "CONV_2D": r"separable_conv[12]d|Conv[12]D|convolution",
     "DEPTHWISE_CONV_2D": r"separable_conv[12]d/depthwise|depthwise",
-    "TRANSPOSE_CONV": r"conv2d_transpose",
+    "TRANSPOSE_CONV": r"conv[12]d_transpose",
     "CONV_3D": r"Conv3D",
     "FULLY_CONNECTED": r"Tensordot/MatMul|Tensordot|MatMul|einsum/Einsum",
     "BATCH_MATMUL": r"Tensordot/MatMul|Tensordot|MatMul|einsum/Einsum",

@@ -24,6 +24,7 @@ _OF_POINTWISE = (
 # Layer that a BatchNormalization behind it is folded into -> its kernel.
 _FOLDING = {
     "Conv1D": "kernel",
+    "Conv1DTranspose": "kernel",
     "Conv2D": "kernel",
     "Conv2DTranspose": "kernel",
     "Dense": "kernel",
@@ -194,7 +195,7 @@ def _flip(layer: Any, signs: np.ndarray) -> None:
     by_channel = signs
     if kind.startswith("Depthwise"):
         by_channel = signs.reshape(kernel.shape[-2:])
-    elif kind == "Conv2DTranspose":
+    elif kind.endswith("Transpose"):
         by_channel = signs[:, np.newaxis]
     # Adding zero turns the negative zeros of pruned weights into plain ones.
     kernel.assign(kernel.numpy() * by_channel + 0)

@@ -29,6 +29,11 @@ def along_time(layers, x):
     return layers.Conv1D(8, 3, activation="relu", name="kernel")(layers.Reshape((8, 8))(x))
 
 
+def transposed_along_time(layers, x):
+    """Neither that."""
+    return layers.Conv1DTranspose(8, 3, activation="relu", name="kernel")(layers.Reshape((8, 8))(x))
+
+
 def unknown_activation(layers, x):
     """TFMOT quantizes the layer, but not with this activation function."""
     return layers.Conv2D(8, 3, activation="elu", name="kernel")(x)
@@ -43,7 +48,16 @@ def few_weights(layers, x):
     return layers.Conv2D(2, 1, name="kernel")(x)
 
 
-BODIES = [convolution, separable, transposed, along_time, unknown_activation, frozen, few_weights]
+BODIES = [
+    convolution,
+    separable,
+    transposed,
+    along_time,
+    transposed_along_time,
+    unknown_activation,
+    frozen,
+    few_weights,
+]
 
 
 def compressed(body):

@@ -178,6 +178,7 @@ def test_a_report_reads_back_as_it_was(deployed):
             "conv",
         ),
         ("model/bn/FusedBatchNormV3;model/up/conv2d_transpose11", "TRANSPOSE_CONV", "up"),
+        ("model/up/conv1d_transpose", "TRANSPOSE_CONV", "up"),
         ("model/conv2d_transpose/conv2d_transpose", "TRANSPOSE_CONV", "conv2d_transpose"),
         ("model/r2/Relu;model/bn2/FusedBatchNormV3;model/dw/depthwise", "DEPTHWISE_CONV_2D", "dw"),
         ("model/pointwise/Conv2D;model/dw/depthwise", "DEPTHWISE_CONV_2D", "dw"),

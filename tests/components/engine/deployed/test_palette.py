@@ -13,7 +13,7 @@ from collabopt.components.engine.deployed.palette import restore_palettes
 from collabopt.components.engine.deployed.weights import READS_WEIGHTS, read_weights
 from tests.components.engine.compressed_kernels import LEVELS, of_few_values, without_largest_in_every_other_channel
 
-LAYERS = ["normalized", "separate", "along_time", "transposed", "grouped", "dense", "output"]
+LAYERS = ["normalized", "separate", "along_time", "transposed", "transposed_along_time", "grouped", "dense", "output"]
 
 
 def compress(model, names):
@@ -44,7 +44,9 @@ def every_kind_of_layer():
     third = layers.GlobalAveragePooling1D()(x)
     x = layers.Conv2DTranspose(4, 3, name="transposed", activation="relu")(image)
     fourth = layers.GlobalAveragePooling2D()(x)
-    x = layers.Dense(16, activation="relu", name="dense")(layers.Concatenate()([first, second, third, fourth]))
+    x = layers.Conv1DTranspose(4, 3, name="transposed_along_time", activation="relu")(layers.Reshape((8, 8))(image))
+    fifth = layers.GlobalAveragePooling1D()(x)
+    x = layers.Dense(16, activation="relu", name="dense")(layers.Concatenate()([first, second, third, fourth, fifth]))
     return compress(tf_keras.Model(image, layers.Dense(6, name="output")(x)), LAYERS)
 
 

@@ -139,6 +139,7 @@ CONVOLUTIONS: dict[str, tuple[tuple[int, ...], Callable[..., Any]]] = {
         lambda **options: layers.DepthwiseConv2D(3, depth_multiplier=2, name="conv", **options),
     ),
     "Conv1D": ((8, 3), lambda **options: layers.Conv1D(6, 3, name="conv", **options)),
+    "Conv1DTranspose": ((8, 3), lambda **options: layers.Conv1DTranspose(6, 3, strides=2, name="conv", **options)),
     "DepthwiseConv1D": ((8, 3), lambda **options: layers.DepthwiseConv1D(3, name="conv", **options)),
     "Dense": ((8,), lambda **options: layers.Dense(6, name="conv", **options)),
     "Dense on a sequence": ((8, 3), lambda **options: layers.Dense(6, name="conv", **options)),
