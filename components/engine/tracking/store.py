@@ -18,14 +18,17 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 # Refused connections are given up after 12 to 15 s, a server that accepts them and is silent after two minutes.
-_LITTLE_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+_LITTLE_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
 
 DEFAULT_EXPERIMENT = "collabopt"
 ARTIFACT_DIRECTORY = "mlartifacts"
 
 # Read by MLflow when it is imported or when a model is saved: no telemetry, no advertising and progress bars in logs,
-# no look at the working directory's uv project, no check of installed packages (which asks the package registry).
+# no look at the working directory's uv project, no check of installed packages (which asks the package registry). A
+# server that accepts a connection and is silent is given up after minutes: MLflow's own 120 s would be a quarter of an
+# hour with its retries.
 _ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_DISABLE_AGENT_HINT": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
