@@ -49,7 +49,7 @@ def test_it_is_as_closed_as_the_image_below_it(docker, in_container, task_image)
 
 
 def test_the_image_itself_knows_no_such_task(docker, image):
-    done = docker("run", "--rm", image, "python", "-c", LOAD)
+    done = docker("run", "--rm", "--network", "none", image, "python", "-c", LOAD)
     assert done.returncode == 1
     assert "regression_task" in done.stderr
 
