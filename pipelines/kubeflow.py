@@ -4,7 +4,7 @@ import json
 import os
 import ssl
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ CONNECT_SECONDS, READ_SECONDS = 5.0, 45.0
 _IN_CLUSTER = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _MESSAGE_CHARACTERS = 800
+_SHORTEST_SECRET = 8
 _HOW_TO_AUTHENTICATE = (
     f"set {TOKEN_VARIABLE} to a valid token, or {COOKIES_VARIABLE} to the cookies of a session "
     "(oauth2_proxy_kubeflow=... or authservice_session=...); in a pod, mount a token for pipelines.kubeflow.org and "
@@ -65,7 +66,7 @@ class Kubeflow:
         host: Address of the API.
         namespace: Namespace of the user; "" where the server knows none (single-user mode).
         credentials: What we show it, in words.
-        secrets: What must not be in any message.
+        secrets: What must not be in any message, besides the token in use.
     """
 
     client: kfp_client.Client
@@ -139,7 +140,9 @@ class Kubeflow:
         except (TypeError, ValueError):
             return ""
         text = str(said.get("message") or said.get("error") or "") if isinstance(said, Mapping) else ""
-        for secret in self.secrets:
+        # A token that is read anew when it expires, or that Google has given, is known only here.
+        in_use = _api_client(self.client.runs.run_service_get_run).configuration.api_key.values()
+        for secret in sorted({*self.secrets, *filter(None, in_use)}, key=len, reverse=True):
             text = text.replace(secret, "***")
         return f": {text[:_MESSAGE_CHARACTERS]}" if text else ""
 
@@ -186,16 +189,18 @@ def connect(host: str | None, namespace: str | None, ca_cert: Path | None) -> Ku
         CollaboptError: There is no address, no answer, or the credentials or the namespace are not right.
     """
     address = _address(host)
-    token, cookies = os.environ.get(TOKEN_VARIABLE), os.environ.get(COOKIES_VARIABLE)
+    token, cookies = _credential(TOKEN_VARIABLE), _credential(COOKIES_VARIABLE)
     token_file = None if token or os.environ.get("KF_PIPELINES_IAP_OAUTH2_CLIENT_ID") else _token_file()
+    if token_file:
+        _checked_credential(_text(token_file), str(token_file))
     _check_authorities(ca_cert)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # "only works with Kubeflow Pipeline v2.0.0-beta.2 and later"
         try:
             client = _Client(
                 host=address,
-                existing_token=token,
-                cookies=cookies,
+                existing_token=token or None,
+                cookies=cookies or None,
                 credentials=kfp_client.ServiceAccountTokenVolumeCredentials(str(token_file)) if token_file else None,
                 ssl_ca_cert=str(ca_cert) if ca_cert else None,
             )
@@ -209,7 +214,7 @@ def connect(host: str | None, namespace: str | None, ca_cert: Path | None) -> Ku
         host=address,
         namespace="",
         credentials=_credentials(token, cookies, token_file),
-        secrets=tuple(secret for secret in (token, cookies, _text(token_file)) if secret),
+        secrets=(*filter(None, (token, cookies)), *_values(cookies)),
     )
     health = found.ask("ask the server for its health", client.healthzs.healthz_service_get_healthz)
     own = _namespace(namespace, client.get_user_namespace(), several_users=bool(health.multi_user), address=address)
@@ -225,7 +230,10 @@ def _address(host: str | None) -> str:
             todo="pass --host URL; for example kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80, then "
             "--host http://localhost:8080",
         )
-    parts = urlsplit(given)
+    try:
+        parts = urlsplit(given)
+    except ValueError:  # a bracket that does not close
+        parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise CollaboptError(
             "this is not the address of a server",
@@ -268,8 +276,37 @@ def _token_file() -> Path | None:
     return None
 
 
-def _text(path: Path | None) -> str:
-    return path.read_text(encoding="utf-8").strip() if path and path.is_file() else ""
+def _credential(variable: str) -> str:
+    """A secret in the environment, without the line break that the file it came from ended with."""
+    return _checked_credential(os.environ.get(variable, "").strip(), variable)
+
+
+def _checked_credential(secret: str, where: str) -> str:
+    """Refuses what no header of HTTP can hold; the library that writes headers would show it in its error."""
+    if not (secret.isascii() and secret.isprintable()):
+        raise CollaboptError(
+            "these are no credentials: they hold line breaks, or characters beyond ASCII",
+            where=where,
+            todo="set them again; nothing but the token or the cookies belongs there",
+        )
+    return secret
+
+
+def _values(cookies: str) -> Iterator[str]:
+    """The values of single cookies, but for such as `lang=en`."""
+    values = (pair.partition("=")[2].strip() for pair in cookies.split(";"))
+    return (value for value in values if len(value) >= _SHORTEST_SECRET)
+
+
+def _text(path: Path) -> str:
+    """The text of a small file; "" where there is none."""
+    try:
+        return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise CollaboptError(
+            f"this file cannot be read: {reason}", where=str(path), todo="name another file, or give the rights to it"
+        ) from error
 
 
 def _check_authorities(ca_cert: Path | None) -> None:
@@ -283,7 +320,7 @@ def _check_authorities(ca_cert: Path | None) -> None:
         ) from error
 
 
-def _credentials(token: str | None, cookies: str | None, token_file: Path | None) -> str:
+def _credentials(token: str, cookies: str, token_file: Path | None) -> str:
     shown = [TOKEN_VARIABLE] if token else []
     shown += [f"the token in {token_file}"] if token_file else []
     shown += [COOKIES_VARIABLE] if cookies else []

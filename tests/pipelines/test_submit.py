@@ -187,6 +187,58 @@ def test_credentials_come_from_the_environment_and_are_never_shown(
     refused(collabopt(*EXAMPLE), "there is no token file", "KF_PIPELINES_SA_TOKEN_PATH=nowhere")
 
 
+@pytest.mark.parametrize("variable", ["KFP_EXISTING_TOKEN", "KFP_COOKIES"])
+@pytest.mark.parametrize("secret", ["name=s3cret\nX-Other: 1", "name=s3cr\u0119t"], ids=["line break", "beyond ascii"])
+def test_credentials_that_no_request_can_carry_are_refused_and_not_shown(
+    collabopt: Command, kubeflow: Server, monkeypatch: pytest.MonkeyPatch, variable: str, secret: str
+):
+    monkeypatch.setenv(variable, secret)
+    result = collabopt(*EXAMPLE)
+    refused(result, "these are no credentials", variable)
+    assert "s3cr" not in result[2]
+    assert kubeflow.requests == []
+
+
+def test_the_line_break_at_the_end_of_a_secret_is_left_out(
+    collabopt: Command, kubeflow: Server, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("KFP_EXISTING_TOKEN", "from-a-file\n")
+    kubeflow.token = "from-a-file"
+    assert collabopt(*EXAMPLE)[0] == 0
+
+
+def test_a_token_file_that_cannot_be_used_is_named(
+    collabopt: Command, kubeflow: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    file = tmp_path.parent / f"{tmp_path.name}.token"
+    monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(file))
+    file.write_bytes(b"\xff\xfe")
+    refused(collabopt(*EXAMPLE), "cannot be read", "not text in UTF-8", str(file))
+    file.write_text("s3cret\ns3cret")
+    result = collabopt(*EXAMPLE)
+    refused(result, "these are no credentials", str(file))
+    assert "s3cret" not in result[2]
+
+
+def test_no_credential_is_shown_by_way_of_the_servers_words(
+    collabopt: Command, kubeflow: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """One of several cookies, and a token that was read again meanwhile."""
+    file = tmp_path.parent / f"{tmp_path.name}.token"
+    file.write_text("the-token-before")
+    monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(file))
+    monkeypatch.setenv("KFP_COOKIES", "lang=en; oauth2_proxy_kubeflow=the-session")
+
+    def refuse(request: Request) -> None:
+        if request.operation.endswith("create_run"):
+            raise Refused(401, f"no session the-session for {request.headers['authorization']}, once again")
+        file.write_text("the-token-after")
+
+    kubeflow.before = refuse
+    result = collabopt(*EXAMPLE)
+    refused(result, "no session *** for Bearer ***, once again")
+
+
 def test_where_kubeflow_has_several_users_the_namespace_is_sent(collabopt: Command, kubeflow: Server):
     kubeflow.multi_user = True
     assert collabopt(*EXAMPLE, "--namespace", "team-a")[0] == 0
@@ -218,10 +270,11 @@ def test_where_kubeflow_has_one_user_a_namespace_is_refused(collabopt: Command, 
         (["--example", "digits", "--task", "task"], ["does not read as a task"]),
         (["--example", "digits", "--policy", "no.yaml"], ["no such policy file"]),
         (["--example", "digits", "--name", "a/b"], ["not a legal name"]),
-        (["--example", "digits", "--cluster", "no.yaml"], ["cluster settings cannot be read", "no.yaml"]),
+        (["--example", "digits", "--cluster", "no.yaml"], ["the cluster configuration cannot be read", "no.yaml"]),
         (["--example", "digits", "--cluster-set", "imgae=x"], ["unknown key", "imgae"]),
         (["--example", "digits", "--ca-cert", "no.pem"], ["not a file of certificates", "no.pem"]),
         (["--example", "digits", "--host", "kubeflow.example.com"], ["not the address of a server", "https://HOST"]),
+        (["--example", "digits", "--host", "http://[::1"], ["not the address of a server", "http://[::1"]),
         (["--example", "digits", "--host", "https://me:hunter2@kubeflow"], ["must not hold credentials"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
