@@ -323,7 +323,7 @@ def delete(
     namespace: Namespace = None,
     ca_cert: CaCert = None,
 ) -> None:
-    """Delete a schedule; its runs stay."""
+    """Delete a schedule; its runs stay, and those that are under way go on."""
     from collabopt.pipelines.kubeflow import connect
     from collabopt.pipelines.schedules import delete_schedule, find_schedule, find_schedules
 

@@ -20,14 +20,7 @@ _SHOWN_TIMES = 3
 
 def print_placed(console: Console, kubeflow: Kubeflow, wanted: Wanted, placed: Placed) -> None:
     """Prints what has become of a schedule and when it fires next."""
-    what = (
-        "is as it was"
-        if placed.unchanged
-        else f"replaces {', '.join(placed.replaced)}"
-        if placed.replaced
-        else "is new"
-    )
-    lines = [f"schedule '{wanted.name}' ({placed.id}) {what}{'; it is paused' if wanted.paused else ''}"]
+    lines = [f"schedule '{wanted.name}' ({placed.id}) {_what(placed)}{'; it is paused' if wanted.paused else ''}"]
     when = describe_trigger(wanted.trigger)
     lines.append(f"when: {when}, cron '{wanted.trigger.cron}'" if wanted.trigger.cron else f"when: {when}")
     # An interval counts from when the schedule was made.

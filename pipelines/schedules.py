@@ -2,10 +2,12 @@
 
 A schedule is replaced in an order in which no two of a name ever run and at least one always exists:
 
-1. the new one is created, paused if there is another of its name;
-2. the others are paused;
-3. the new one is resumed;
-4. the others are deleted.
+1. the new one is created, paused, also where there is no other that is known of;
+2. the others are deleted; their runs that are under way go on;
+3. the new one is resumed, unless another command has deleted it meanwhile.
+
+A schedule is resumed only after all that were there when it was created are gone, so that two commands at the same time
+cannot leave two running either, wherever they are cut off.
 
 Killed in between, the same command ends in the same state when it is run again: whatever of that name it finds is
 replaced. Where two commands replace the same name at once, the later schedule stays, and the other command says so.
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from kfp_server_api import V2beta1RecurringRun
 
 _PAGE_SIZE = 100
-_DIGEST = re.compile(r"collabopt, request ([0-9a-f]{64})")
+_DESCRIPTION = re.compile(r"collabopt, request ([0-9a-f]{64})(?:, in the place of ([\w, -]+))?")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Schedule:
         catch_up: Whether times that were missed are made up for.
         created: When it was created.
         digest: Digest of the request that made it; "" if it was not made here.
+        replaces: Ids of those that it was made in the place of.
     """
 
     id: str
@@ -58,6 +61,7 @@ class Schedule:
     catch_up: bool
     created: datetime
     digest: str = ""
+    replaces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,12 +114,12 @@ def place_schedule(kubeflow: Kubeflow, wanted: Wanted) -> Placed:
     if [schedule.digest for schedule in present] == [digest]:
         set_enabled(kubeflow, present[0], not wanted.paused)
         return Placed(present[0].id, unchanged=True)
-    body.description = f"collabopt, request {digest}"
-    body.mode = "DISABLE" if wanted.paused or present else "ENABLE"
+    body.description = _describe(digest, present)
+    body.mode = "DISABLE"
     create = kubeflow.client.recurring_runs.recurring_run_service_create_recurring_run
     new = _schedule(kubeflow.ask(f"create schedule '{wanted.name}'", create, body))
     try:
-        replaced = _replace_others(kubeflow, new, {schedule.id for schedule in present}, paused=wanted.paused)
+        replaced = _replace_others(kubeflow, new, paused=wanted.paused)
     except CollaboptError as error:
         raise CollaboptError(
             f"schedule '{wanted.name}' is not yet the only one of its name: {error.what}",
@@ -196,40 +200,50 @@ def set_enabled(kubeflow: Kubeflow, schedule: Schedule, enabled: bool) -> None:
 
 
 def delete_schedule(kubeflow: Kubeflow, schedule: Schedule) -> None:
-    """Deletes a schedule; its runs stay.
+    """Deletes a schedule; its runs stay, and those that are under way go on.
+
+    A schedule owns the workflows of its runs (kubeflow/pipelines backend/src/apiserver/resource/resource_manager.go,
+    CreateRun): by default Kubernetes would delete them with it, and a training that is under way.
 
     Raises:
         NotFound: It is gone.
         CollaboptError: The server refuses or cannot be reached.
     """
+    from kfp_server_api import V2beta1DeletePropagationPolicy
+
     delete = kubeflow.client.recurring_runs.recurring_run_service_delete_recurring_run
-    kubeflow.ask(f"delete '{schedule.name}'", delete, schedule.id)
+    policy = V2beta1DeletePropagationPolicy.ORPHAN
+    kubeflow.ask(f"delete '{schedule.name}'", delete, schedule.id, propagation_policy=policy)
 
 
-def _replace_others(kubeflow: Kubeflow, new: Schedule, known: set[str], *, paused: bool) -> tuple[str, ...] | None:
-    """Steps 2 to 4.
+def _replace_others(kubeflow: Kubeflow, new: Schedule, *, paused: bool) -> tuple[str, ...] | None:
+    """Steps 2 and 3.
 
     Args:
         kubeflow: The server.
         new: The schedule that was created in step 1.
-        known: Ids of those that were there before it.
         paused: Whether it is to stay paused.
 
     Returns:
-        The ids of the others; None where one of them is later than the new one, which then is deleted.
+        The ids of the others; None where one of them is later than the new one, which then is deleted, or where
+        another command has deleted it.
     """
     others = [other for other in named(list_schedules(kubeflow), new.name) if other.id != new.id]
-    if any(other.id not in known and _age(other) > _age(new) for other in others):
-        delete_schedule(kubeflow, new)
+    if any(_is_later(other, new) for other in others):
+        _delete_if_there(kubeflow, new)
         return None
     for other in others:
-        with contextlib.suppress(NotFound):
-            set_enabled(kubeflow, other, False)
-    set_enabled(kubeflow, new, not paused)
-    for other in others:
-        with contextlib.suppress(NotFound):
-            delete_schedule(kubeflow, other)
+        _delete_if_there(kubeflow, other)
+    try:
+        set_enabled(kubeflow, new, not paused)
+    except NotFound:
+        return None
     return tuple(other.id for other in others)
+
+
+def _delete_if_there(kubeflow: Kubeflow, schedule: Schedule) -> None:
+    with contextlib.suppress(NotFound):
+        delete_schedule(kubeflow, schedule)
 
 
 def _check_ours(present: Iterable[Schedule]) -> None:
@@ -261,6 +275,21 @@ def _digest(body: "V2beta1RecurringRun") -> str:
     return hashlib.sha256(json.dumps(body.to_dict(), sort_keys=True, default=str).encode()).hexdigest()
 
 
+def _describe(digest: str, present: Iterable[Schedule]) -> str:
+    place = ", ".join(schedule.id for schedule in present)
+    return f"collabopt, request {digest}" + (f", in the place of {place}" if place else "")
+
+
+def _is_later(one: Schedule, other: Schedule) -> bool:
+    """Whether one schedule was asked for after another: both commands have to see it alike.
+
+    Kubeflow keeps whole seconds; of two in the same second, one may say that the other was there before it.
+    """
+    if one.id in other.replaces or other.id in one.replaces:
+        return other.id in one.replaces
+    return _age(one) > _age(other)
+
+
 def _api_trigger(trigger: Trigger) -> Any:
     from kfp_server_api import V2beta1CronSchedule, V2beta1PeriodicSchedule, V2beta1Trigger
 
@@ -289,7 +318,7 @@ def _recurring_runs(kubeflow: Kubeflow) -> Iterator["V2beta1RecurringRun"]:
 
 
 def _schedule(run: "V2beta1RecurringRun") -> Schedule:
-    match = _DIGEST.fullmatch(run.description or "")
+    match = _DESCRIPTION.fullmatch(run.description or "")
     return Schedule(
         id=run.recurring_run_id,
         name=run.display_name or "",
@@ -300,6 +329,7 @@ def _schedule(run: "V2beta1RecurringRun") -> Schedule:
         catch_up=not run.no_catchup,
         created=run.created_at or datetime.fromtimestamp(0, UTC),
         digest=match[1] if match else "",
+        replaces=tuple(match[2].split(", ")) if match and match[2] else (),
     )
 
 

@@ -156,6 +156,7 @@ class Server:
         now: Its clock.
         requests: What has arrived.
         violations: What the published API does not define.
+        workflows: Id of a recurring run -> what Kubernetes knows of its runs that are under way.
         most_running: Name of a schedule -> the most of that name that were ever enabled at once.
         fewest: Name of a schedule -> the fewest of that name that there ever were since the first.
     """
@@ -175,6 +176,7 @@ class Server:
     recurring_runs: list[api.V2beta1RecurringRun] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
+    workflows: dict[str, list[str]] = field(default_factory=dict)
     most_running: dict[str, int] = field(default_factory=dict)
     fewest: dict[str, int] = field(default_factory=dict)
     before: Callable[[Request], None] = lambda request: None
@@ -295,8 +297,12 @@ class Server:
         run.mode, run.status = "DISABLE", "DISABLED"
         return {}
 
-    def _delete_recurring_run(self, parameters: Mapping[str, str], _: Any, __: Any) -> dict[str, Any]:
-        self.recurring_runs.remove(self._recurring_run(parameters))
+    def _delete_recurring_run(self, parameters: Mapping[str, str], query: Mapping[str, str], _: Any) -> dict[str, Any]:
+        run = self._recurring_run(parameters)
+        self.recurring_runs.remove(run)
+        policy = read_strictly(query.get("propagation_policy"), "V2beta1DeletePropagationPolicy", "propagation_policy")
+        if policy != "ORPHAN":  # as Kubernetes does with what an object owns
+            self.workflows.pop(run.recurring_run_id, None)
         return {}
 
 
@@ -311,6 +317,7 @@ def kubeflow_server(tls: ssl.SSLContext | None = None) -> Iterator[Server]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # an answer in two parts waits 40 ms for the first one to be acknowledged
 
         def do_GET(self) -> None:
             self._answer()
