@@ -37,6 +37,9 @@ _TRAINING = {stage.name for stage in TREE if stage.trains}
 # Labels that Kubeflow and Argo read; stages learn their run from one of them.
 _RESERVED_LABELS = ("pipeline/", "pipelines.kubeflow.org/", "workflows.argoproj.io/")
 
+# Of a user or a group, as Kubernetes takes it.
+_HIGHEST_ID = 2**31 - 1
+
 _WHAT = "the cluster configuration"
 _EXAMPLE_LINE = "image: registry.example.com/collabopt:1.0"
 
@@ -61,7 +64,7 @@ class Gpu(Checked):
     type: QualifiedName | None = Field(
         default=None, description="Resource name under which the cluster offers them, as nvidia.com/gpu."
     )
-    count: int | None = Field(default=None, ge=1, description="How many. A stage trains on all that it has.")
+    count: int | None = Field(default=None, ge=1, le=1024, description="How many. A stage trains on all that it has.")
 
 
 class Toleration(Checked):
@@ -186,8 +189,12 @@ class Security(Checked):
     """The user that stages run as. What an administrator of Kubeflow has set wins."""
 
     run_as_non_root: bool | None = Field(default=True, description="Whether the kubelet refuses an image of root's.")
-    run_as_user: int | None = Field(default=None, ge=0, description="User id; none for the image's, 1001.")
-    run_as_group: int | None = Field(default=None, ge=0, description="Group id; none for the image's, 0.")
+    run_as_user: int | None = Field(
+        default=None, ge=0, le=_HIGHEST_ID, description="User id; none for the image's, 1001."
+    )
+    run_as_group: int | None = Field(
+        default=None, ge=0, le=_HIGHEST_ID, description="Group id; none for the image's, 0."
+    )
 
     @model_validator(mode="after")
     def _is_not_both(self) -> "Security":

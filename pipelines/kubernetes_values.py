@@ -80,19 +80,24 @@ def _image(text: str) -> str:
     return text
 
 
+def _whole(expression: re.Pattern[str]) -> str:
+    """As JSON schema needs it, where a pattern may match anywhere."""
+    return f"^(?:{expression.pattern})$"
+
+
 Duration = Annotated[
     int,
     BeforeValidator(_seconds),
     Field(gt=0, le=_MOST_SECONDS),
-    WithJsonSchema({"type": ["integer", "string"], "minimum": 1, "pattern": _DURATION.pattern}),
+    WithJsonSchema({"type": ["integer", "string"], "minimum": 1, "pattern": _whole(_DURATION)}),
 ]
 """Seconds; written as a number of them, or as `90s`, `45m`, `2h`, `1h30m`, `7d`."""
 
-Cpu = Annotated[str, BeforeValidator(_cpu), WithJsonSchema({"type": ["string", "number"], "pattern": _CPU.pattern})]
+Cpu = Annotated[str, BeforeValidator(_cpu), WithJsonSchema({"type": ["string", "number"], "pattern": _whole(_CPU)})]
 """Processors: `2`, `0.5` or `500m`."""
 
 Memory = Annotated[
-    str, BeforeValidator(_memory), WithJsonSchema({"type": ["string", "integer"], "pattern": _MEMORY.pattern})
+    str, BeforeValidator(_memory), WithJsonSchema({"type": ["string", "integer"], "pattern": _whole(_MEMORY)})
 ]
 """Bytes: `4Gi`, `512Mi`, `2G`."""
 

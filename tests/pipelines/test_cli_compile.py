@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -149,3 +150,21 @@ def test_the_schema_of_the_settings_describes_every_field(collabopt: Command):
     assert code == 0
     models = [schema, *schema["$defs"].values()]
     assert all(field.get("description") for model in models for field in model["properties"].values())
+
+
+@pytest.mark.parametrize(
+    ("model", "field", "right", "wrong"),
+    [
+        ("CpuAmount", "limit", "500m", "2 cores"),
+        ("MemoryAmount", "limit", "4Gi", "4 GB"),
+        ("StageSettings", "timeout", "1h30m", "2 hours"),
+    ],
+)
+def test_the_schema_finds_what_the_settings_would_refuse(
+    collabopt: Command, model: str, field: str, right: str, wrong: str
+):
+    """A pattern of JSON schema may match anywhere in a text."""
+    kinds = json.loads(collabopt("cluster-schema")[1])["$defs"][model]["properties"][field]["anyOf"]
+    pattern = next(kind["pattern"] for kind in kinds if "pattern" in kind)
+    assert re.search(pattern, right)
+    assert not re.search(pattern, wrong)
