@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -157,6 +158,8 @@ def _typed(text: str, default: object, where: str) -> object:
             where=where,
             todo=f"the default is {default!r}",
         )
+    if isinstance(value, float) and not math.isfinite(value):  # JSON has none
+        raise CollaboptError(f"{text!r} is not finite", where=where, todo=f"the default is {default!r}")
     return value
 
 

@@ -32,10 +32,10 @@ app = typer.Typer(
     help="TensorFlow's collaborative-optimization tree as Kubeflow Pipelines.",
 )
 
-app.command("compile")(cli_compile.compile_command)
-app.command("cluster-schema")(cli_compile.print_schema)
-app.command("submit")(cli_submit.submit)
-app.add_typer(cli_submit.schedule_app, name="schedule")
+app.command("compile", rich_help_panel=cli_submit.KUBEFLOW)(cli_compile.compile_command)
+app.command("cluster-schema", rich_help_panel=cli_submit.KUBEFLOW)(cli_compile.print_schema)
+app.command("submit", rich_help_panel=cli_submit.KUBEFLOW)(cli_submit.submit)
+app.add_typer(cli_submit.schedule_app, name="schedule", rich_help_panel=cli_submit.KUBEFLOW)
 
 
 def main() -> None:

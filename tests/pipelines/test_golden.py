@@ -122,6 +122,13 @@ def test_every_setting_is_seen_in_the_compiled_pipeline(tmp_path: Path):
     check_golden(summary(*compiled("exhaustive", cluster, tmp_path)), "exhaustive_with_every_setting.yaml")
 
 
+@pytest.mark.parametrize("name", PIPELINES)
+def test_settings_reach_every_pod_of_every_pipeline(name: str, tmp_path: Path):
+    """Those below a condition too."""
+    expected = yaml.safe_load((GOLDEN / "exhaustive_with_every_setting.yaml").read_text(encoding="utf-8"))["every_pod"]
+    assert summary(*compiled(name, read_cluster(EVERY_SETTING), tmp_path))["every_pod"].items() >= expected.items()
+
+
 def leaves_of(model: type, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Every setting by its path; `*` stands for the keys of a mapping and the positions in a list."""
     for name, field in model.model_fields.items():
