@@ -9,12 +9,15 @@ from typing import Any
 from kfp import dsl, kubernetes
 from kfp.dsl.python_component import PythonComponent
 
-from collabopt.components.engine.session import PIPELINE_RUN_ID_VARIABLE
+from collabopt.components.engine.session import PIPELINE_NAME_VARIABLE, PIPELINE_RUN_ID_VARIABLE
 
 IMAGE = os.environ.get("COLLABOPT_IMAGE") or f"ghcr.io/collabopt/collabopt:{importlib.metadata.version('collabopt')}"
 
-# Kubeflow labels every pod with its run.
-_RUN_ID_LABEL = "metadata.labels['pipeline/runid']"
+# Kubeflow labels every pod with its run, and Argo with the workflow that Kubeflow has made of it: `exhaustive-x7k2p`.
+_LABELS = {
+    PIPELINE_RUN_ID_VARIABLE: "metadata.labels['pipeline/runid']",
+    PIPELINE_NAME_VARIABLE: "metadata.labels['workflows.argoproj.io/workflow']",
+}
 
 
 class StageComponent(PythonComponent):
@@ -26,7 +29,9 @@ class StageComponent(PythonComponent):
     def __call__(self, *args: Any, **kwargs: Any) -> dsl.PipelineTask:
         """A task of the pipeline that is being built; arguments as those of the component, by name."""
         task = super().__call__(*args, **kwargs)
-        return kubernetes.use_field_path_as_env(task, env_name=PIPELINE_RUN_ID_VARIABLE, field_path=_RUN_ID_LABEL)
+        for variable, label in _LABELS.items():
+            kubernetes.use_field_path_as_env(task, env_name=variable, field_path=label)
+        return task
 
 
 def component(function: Callable[..., Any]) -> StageComponent:

@@ -56,14 +56,15 @@ def test_parameters_are_documented_and_have_the_declared_defaults(compiled):
     assert all(value.get("description") for value in inputs.values())
 
 
-def test_run_id_reaches_stages_by_environment_and_never_as_an_argument(compiled):
+def test_the_run_reaches_stages_by_environment_and_never_as_an_argument(compiled):
     _, spec, platform = compiled
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert set(executors) == set(spec["deploymentSpec"]["executors"])
     for executor in executors.values():
-        assert {"name": "COLLABOPT_PIPELINE_RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"} in [
-            {"name": item["name"], "fieldPath": item["fieldPath"]} for item in executor["fieldPathAsEnv"]
-        ]
+        assert {item["name"]: item["fieldPath"] for item in executor["fieldPathAsEnv"]} == {
+            "COLLABOPT_PIPELINE_RUN_ID": "metadata.labels['pipeline/runid']",
+            "COLLABOPT_PIPELINE_NAME": "metadata.labels['workflows.argoproj.io/workflow']",
+        }
     assert "PIPELINE_JOB" not in yaml.safe_dump(spec)
 
 
