@@ -122,8 +122,8 @@ def crown(client: "MlflowClient", name: str, new: "ModelVersion") -> None:
         if champion == str(new.version):
             return
         if champion is not None:
-            client.set_registered_model_alias(name, PREVIOUS, champion)
-        client.set_registered_model_alias(name, CHAMPION, str(new.version))
+            _set_alias(client, name, PREVIOUS, champion)
+        _set_alias(client, name, CHAMPION, str(new.version))
 
 
 def version_of(client: "MlflowClient", name: str, sha256: str) -> "ModelVersion | None":
@@ -163,9 +163,21 @@ def _set_aliases(client: "MlflowClient", name: str, champion: "ModelVersion", pr
         if PREVIOUS in aliases:
             client.delete_registered_model_alias(name, PREVIOUS)
     elif aliases.get(PREVIOUS) != str(previous.version):
-        client.set_registered_model_alias(name, PREVIOUS, str(previous.version))
+        _set_alias(client, name, PREVIOUS, str(previous.version))
     if aliases.get(CHAMPION) != str(champion.version):
-        client.set_registered_model_alias(name, CHAMPION, str(champion.version))
+        _set_alias(client, name, CHAMPION, str(champion.version))
+
+
+def _set_alias(client: "MlflowClient", name: str, alias: str, version: str) -> None:
+    """Sets an alias. Of two processes that make it at once MLflow's database refuses one, which then changes it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.set_registered_model_alias(name, alias, version)
+    except MlflowException as error:
+        if error.error_code != "BAD_REQUEST" or alias not in _aliases(client, name):
+            raise
+        client.set_registered_model_alias(name, alias, version)
 
 
 def _aliases(client: "MlflowClient", name: str) -> dict[str, str]:

@@ -303,7 +303,8 @@ def timeless(report):
     """A report without what differs between two runs: their MLflow ids, and times on this machine."""
     metrics = {name: value for name, value in report.metrics.items() if not name.startswith("host_")}
     footprint = report.footprint.model_copy(update={"host": []})
-    return report.model_copy(update={"mlflow": {}, "metrics": metrics, "footprint": footprint})
+    lineage = [step.model_copy(update={"mlflow_run_id": ""}) for step in report.lineage]
+    return report.model_copy(update={"mlflow": {}, "metrics": metrics, "footprint": footprint, "lineage": lineage})
 
 
 class Interruption(BaseException):

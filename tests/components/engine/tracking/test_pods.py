@@ -86,7 +86,8 @@ def kubeconfig(tmp_path, monkeypatch):
     }
     path = tmp_path / "kubeconfig"
     path.write_text(yaml.safe_dump(config))
-    monkeypatch.setenv("KUBECONFIG", str(path))
+    # Kubernetes' client reads KUBECONFIG when it is imported, which another test may have had it do.
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(path))
 
 
 @pytest.fixture(scope="module")
