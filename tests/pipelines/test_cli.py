@@ -1,3 +1,4 @@
+import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -9,17 +10,9 @@ from pathlib import Path
 import pytest
 
 from collabopt.pipelines.tree import TREE
+from tests.pipelines import refusal
 
-
-def refused(result: tuple[int, str, str], *expected: str) -> None:
-    code, output, errors = result
-    assert code == 1
-    assert output == ""
-    assert errors.startswith("error: ")
-    assert "Traceback" not in errors
-    for text in expected:
-        assert text in errors
-    assert os.listdir() == []
+refused = functools.partial(refusal.refused, left=[])
 
 
 def test_version(collabopt: Callable[..., tuple[int, str, str]]):

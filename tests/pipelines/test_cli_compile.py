@@ -14,19 +14,9 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from collabopt import components
 from collabopt.pipelines import PIPELINES
+from tests.pipelines.refusal import refused
 
 Command = Callable[..., tuple[int, str, str]]
-
-
-def refused(result: tuple[int, str, str], *expected: str, left: list[str]) -> None:
-    """One clear message, and nothing is written."""
-    code, output, errors = result
-    assert (code, output) == (1, "")
-    assert errors.startswith("error: ")
-    assert "Traceback" not in errors
-    for text in expected:
-        assert text in errors
-    assert sorted(os.listdir()) == sorted(left)
 
 
 @pytest.mark.parametrize("name", PIPELINES)

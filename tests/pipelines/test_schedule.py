@@ -22,6 +22,7 @@ from collabopt.pipelines.schedules import Wanted, place_schedule
 from collabopt.pipelines.submission import Submission
 from collabopt.pipelines.triggers import Trigger
 from tests.pipelines.kubeflow_server import Request, Server
+from tests.pipelines.refusal import refused
 
 Command = Callable[..., tuple[int, str, str]]
 NIGHTLY = [
@@ -29,16 +30,6 @@ NIGHTLY = [
     *("--example", "digits", "--pipeline", "quantization"),
 ]
 REPLACEMENT = [*NIGHTLY, "--param", "seed=1"]
-
-
-def refused(result: tuple[int, str, str], *expected: str) -> None:
-    code, output, errors = result
-    assert code == 1
-    assert output == ""
-    assert errors.startswith("error: ")
-    assert "Traceback" not in errors
-    for text in expected:
-        assert text in errors
 
 
 def nightly(server: Server) -> V2beta1RecurringRun:

@@ -21,20 +21,11 @@ from kfp_server_api import V2beta1PipelineTaskDetail, V2beta1RunDetails
 from collabopt.pipelines import kubeflow as connection
 from collabopt.pipelines import submission
 from tests.pipelines.kubeflow_server import Raw, Refused, Request, Server, kubeflow_server
+from tests.pipelines.refusal import refused
 
 Command = Callable[..., tuple[int, str, str]]
 EXAMPLE = ["submit", "--example", "digits", "--pipeline", "quantization"]
 LOGIN_PAGE = Raw(200, "text/html; charset=utf-8", "<html><title>Log in to Your Account</title></html>")
-
-
-def refused(result: tuple[int, str, str], *expected: str) -> None:
-    code, output, errors = result
-    assert code == 1
-    assert output == ""
-    assert errors.startswith("error: ")
-    assert "Traceback" not in errors
-    for text in expected:
-        assert text in errors
 
 
 def test_a_run_is_asked_for_with_everything_that_was_said(collabopt: Command, kubeflow: Server, tmp_path: Path):
