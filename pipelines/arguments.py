@@ -63,7 +63,7 @@ def pipeline_arguments(
         **parse_parameters(parameters, parameters_of(pipeline)),
         "settings": overrides,
     }
-    _check_settings(overrides, {**parameters_of(pipeline), **arguments}, stages_of(pipeline))
+    check_settings(overrides, {**parameters_of(pipeline), **arguments}, stages_of(pipeline))
     arguments |= {"model": model, "data": data}
     if task is not None:
         _check_task(task)
@@ -129,7 +129,7 @@ def parse_parameters(texts: Iterable[str], defaults: Mapping[str, object]) -> di
             raise unknown(f"unknown pipeline parameter '{name}'", name, legal, where)
         if name in parameters:
             raise CollaboptError(f"'{name}' is given twice", where=where, todo="keep one of them")
-        parameters[name] = _typed(value, defaults[name], where)
+        parameters[name] = typed_value(value, defaults[name], where)
     return parameters
 
 
@@ -145,7 +145,12 @@ def parse_value(text: str, where: str) -> object:
         raise CollaboptError(f"'{text}' does not read as a value", where=where, todo="quote it as JSON") from error
 
 
-def _typed(text: str, default: object, where: str) -> object:
+def typed_value(text: str, default: object, where: str) -> object:
+    """Reads a value of the type of a default.
+
+    Raises:
+        CollaboptError: It is of another type, or not finite.
+    """
     if isinstance(default, str):
         return text
     value = parse_value(text, where)
@@ -163,10 +168,23 @@ def _typed(text: str, default: object, where: str) -> object:
     return value
 
 
-def _check_settings(
-    overrides: Mapping[str, Mapping[str, object]], parameters: Mapping[str, object], stages: Mapping[str, str]
+def check_settings(
+    overrides: Mapping[str, Mapping[str, object]],
+    parameters: Mapping[str, object],
+    stages: Mapping[str, str],
+    options: Mapping[str, str] | None = None,
 ) -> None:
-    """Builds the settings of every stage as the run would: parameters of the pipeline, then the stage's own."""
+    """Builds the settings of every stage as the run would: parameters of the pipeline, then the stage's own.
+
+    Args:
+        overrides: Stage -> parameter -> value.
+        parameters: Pipeline parameter -> value.
+        stages: Stage -> technique.
+        options: Pipeline parameter -> the option it was given by, where that is not `--param`.
+
+    Raises:
+        CollaboptError: Something in it is unknown or illegal.
+    """
     for stage, values in overrides.items():
         if stage not in stages:
             raise unknown(f"unknown stage '{stage}'", stage, stages, f"--set {stage}.{next(iter(values))}")
@@ -182,17 +200,18 @@ def _check_settings(
             if field not in own
         }
         for field, (parameter, value) in inherited.items():
-            _check_shared(parameter, field, value, technique, stage)
+            option = (options or {}).get(parameter, "--param")
+            _check_shared(parameter, field, value, technique, stage, option)
         settings_for(technique, {**{field: value for field, (_, value) in inherited.items()}, **own}, stage)
 
 
-def _check_shared(parameter: str, field: str, value: object, technique: str, stage: str) -> None:
+def _check_shared(parameter: str, field: str, value: object, technique: str, stage: str, option: str) -> None:
     try:
         settings_for(technique, {field: value}, stage)
     except CollaboptError as error:
         raise CollaboptError(
             f"pipeline parameter '{parameter}' is out of range: {error.what}",
-            where=f"--param {parameter}={value}",
+            where=f"{option} {parameter}={value}",
             todo=f"choose another value, or give this stage its own with --set {stage}.{field}=VALUE",
         ) from error
 

@@ -10,7 +10,7 @@ import typer
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.records import HTML_FILE
-from collabopt.pipelines import cli_compile, cli_submit
+from collabopt.pipelines import cli_compile, cli_prescreen, cli_submit
 from collabopt.pipelines.cli_options import (
     Example,
     Name,
@@ -32,6 +32,7 @@ app = typer.Typer(
     help="TensorFlow's collaborative-optimization tree as Kubeflow Pipelines.",
 )
 
+app.command("prescreen")(cli_prescreen.prescreen)
 app.command("compile", rich_help_panel=cli_submit.KUBEFLOW)(cli_compile.compile_command)
 app.command("cluster-schema", rich_help_panel=cli_submit.KUBEFLOW)(cli_compile.print_schema)
 app.command("submit", rich_help_panel=cli_submit.KUBEFLOW)(cli_submit.submit)

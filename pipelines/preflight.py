@@ -63,9 +63,9 @@ def plan_run(
     )
     check_output(output)
     check_engine()
-    arguments |= {"model": _existing(model, "--model"), "data": _existing(data, "--data")}
+    arguments |= {"model": existing_source(model, "--model"), "data": existing_source(data, "--data")}
     if task is not None:
-        _check_task_module(task)
+        check_task_module(task)
     elif policy is not None:  # with a task of the user's own, the first stage checks it
         _check_policy(str(arguments["policy"]), str(parameters_of(pipeline)["task"]))
     if releases:
@@ -108,7 +108,12 @@ def check_engine() -> None:
         )
 
 
-def _existing(source: str, option: str) -> str:
+def existing_source(source: str, option: str) -> str:
+    """A source of a model or data as stages, which run in other directories, need it.
+
+    Raises:
+        CollaboptError: It is not there, or of a kind that is not supported.
+    """
     if source.startswith(EXAMPLE_SCHEME):
         # Imported here because it needs the engine extra, which has just been checked.
         from collabopt.components.engine.datasets.examples import EXAMPLES
@@ -135,7 +140,8 @@ def _existing(source: str, option: str) -> str:
     return str(path)
 
 
-def _check_task_module(task: str) -> None:
+def check_task_module(task: str) -> None:
+    """Raises `CollaboptError` where the package of a task is not there."""
     package = task.partition(":")[0].split(".")[0]
     # The stages run with the current directory on their path.
     if PathFinder.find_spec(package, [str(Path.cwd()), *sys.path]) is None:

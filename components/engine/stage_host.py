@@ -18,11 +18,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec
 
-from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.answers import answer_of, result_of
 from collabopt.components.engine.stage_result import StageResult
 
 SOCKET_VARIABLE = "COLLABOPT_STAGE_HOST"
@@ -101,11 +100,7 @@ def _ask(path: str, function: Callable[..., StageResult], args: tuple, kwargs: d
         stream.write(json.dumps(request) + "\n")
         stream.flush()
         answer = json.loads(stream.readline() or '{"crash": "the process of the stage ended without an answer"}')
-    if "error" in answer:
-        raise CollaboptError(**answer["error"])
-    if "crash" in answer:
-        raise RuntimeError(answer["crash"])
-    return StageResult(**answer["result"])
+    return StageResult(**result_of(answer))
 
 
 def _run_requested(connection: socket.socket) -> None:
@@ -117,14 +112,12 @@ def _run_requested(connection: socket.socket) -> None:
     os.environ.clear()
     os.environ.update({name: value for name, value in request["environment"].items() if name != SOCKET_VARIABLE})
     module, _, name = request["function"].partition(":")
-    answer: dict[str, Any]
-    try:
+
+    def stage() -> dict[str, Any]:
         result = getattr(importlib.import_module(module), name)(*request["args"], **request["kwargs"])
-        answer = {"result": dataclasses.asdict(result)}
-    except CollaboptError as error:
-        answer = {"error": {"what": error.what, "where": error.where, "todo": error.todo}}
-    except BaseException:  # noqa: BLE001 - whatever ends a stage is told to its caller, which raises it
-        answer = {"crash": traceback.format_exc()}
+        return dataclasses.asdict(result)
+
+    answer = answer_of(stage)
     stream.write(json.dumps(answer) + "\n")
     stream.flush()
     sys.stdout.flush()

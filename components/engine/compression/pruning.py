@@ -36,16 +36,23 @@ def prune(
     Raises:
         CollaboptError: Nothing in the model can be pruned.
     """
-    names = trainable_kernels(model)
-    if not names:
-        raise CollaboptError(
-            "the model has no layer that can be pruned",
-            todo="it needs Dense or convolution layers with weights that are not frozen",
-        )
-    wrapped = wrap_kernels(model, dict.fromkeys(names, _MaskedKernel))
-    fit(wrapped, [_MaskUpdates(make_schedule(settings, train_samples))])
-    unwrap_kernels(wrapped, model)
-    return model, claims_of(model, pruned=names, clustered=())
+    return _prune(model, lambda wrapped: fit(wrapped, [_MaskUpdates(make_schedule(settings, train_samples))]))
+
+
+def prune_at_once(model: Any, sparsity: float) -> tuple[Any, Claims]:
+    """Prunes as `prune` does, without training: masks the smallest weights and leaves the others as they are.
+
+    Args:
+        model: A plain tf_keras model; changed in place.
+        sparsity: Share of weights that become zero in every pruned layer.
+
+    Returns:
+        The model with zeros in its kernels, and what it may now claim.
+
+    Raises:
+        CollaboptError: Nothing in the model can be pruned.
+    """
+    return _prune(model, lambda wrapped: _mask_smallest(wrapped, sparsity))
 
 
 def make_schedule(settings: PruningSettings, train_samples: int) -> Any:
@@ -71,6 +78,20 @@ def make_schedule(settings: PruningSettings, train_samples: int) -> Any:
         end_step=_FIRST_STEP + ramp_steps - ramp_steps % frequency,
         frequency=frequency,
     )
+
+
+def _prune(model: Any, impose: Callable[[Any], None]) -> tuple[Any, Claims]:
+    """Wraps what can be pruned, lets `impose` see to the masks, and keeps the outcome."""
+    names = trainable_kernels(model)
+    if not names:
+        raise CollaboptError(
+            "the model has no layer that can be pruned",
+            todo="it needs Dense or convolution layers with weights that are not frozen",
+        )
+    wrapped = wrap_kernels(model, dict.fromkeys(names, _MaskedKernel))
+    impose(wrapped)
+    unwrap_kernels(wrapped, model)
+    return model, claims_of(model, pruned=names, clustered=())
 
 
 class _MaskedKernel(KernelWrapper):
@@ -108,9 +129,13 @@ class _MaskUpdates(tf_keras.callbacks.Callback):
         self._step += 1
         is_due, sparsity = self._schedule(self._step)
         if is_due:
-            for layer in self.model.layers:
-                if isinstance(layer, _MaskedKernel):
-                    layer.prune_to(float(sparsity))
+            _mask_smallest(self.model, float(sparsity))
+
+
+def _mask_smallest(wrapped: Any, sparsity: float) -> None:
+    for layer in wrapped.layers:
+        if isinstance(layer, _MaskedKernel):
+            layer.prune_to(sparsity)
 
 
 def _mask_of_largest(kernel: np.ndarray, sparsity: float) -> np.ndarray:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from collabopt.components.engine.records import LeafReport, MetricOfRecord, StageRecord
+from collabopt.components.engine.records import DeployedModel, LeafReport, MetricOfRecord, NpuEstimate, StageRecord
 
 
 @dataclass(frozen=True)
@@ -60,25 +60,41 @@ def figures_of(report: LeafReport, accelerator: str | None = None) -> dict[str, 
         accelerator: The NPU that figures are wanted for: those for any other are left out. None for the one that the
             leaf was measured on.
     """
-    deployed = report.deployed
     figures: dict[str, float | None] = {
         name: value for name, value in report.metrics.items() if name not in _OF_FOOTPRINT
     }
-    for name in ("tflite_bytes", "gzip_bytes", "zip_bytes"):
-        figures[name] = getattr(deployed, name)
-    # Both are 0 where nothing was packed or no weights were found.
-    figures["packed_bytes"] = deployed.packed_bytes or None
-    figures["weight_entropy_bytes"] = deployed.weight_entropy_bytes if deployed.weights else None
-    figures["float_operators"] = len(deployed.float_operators)
+    figures |= file_figures(report.deployed)
     if report.footprint is not None:
-        npu = report.footprint.npu
         figures["activation_bytes"] = report.footprint.activation_bytes
-        if accelerator in (None, npu.accelerator):
-            for name in ("latency_ms", "sram_bytes", "flash_bytes", "weight_bytes", "macs"):
-                figures[f"{NPU}{name}"] = getattr(npu, name)
-            figures["npu_cpu_operators"] = npu.cpu_operators if npu.supported else None
+        if accelerator in (None, report.footprint.npu.accelerator):
+            figures |= npu_figures(report.footprint.npu)
         figures["host_latency_ms"] = next((host.median_ms for host in report.footprint.host if host.supported), None)
-    return _finite(figures)
+    return finite(figures)
+
+
+def file_figures(deployed: DeployedModel) -> dict[str, float | None]:
+    """What the bytes of a file alone say: sizes, and operators left in float; None for what is not known."""
+    return {
+        **{name: getattr(deployed, name) for name in ("tflite_bytes", "gzip_bytes", "zip_bytes")},
+        # Both are 0 where nothing was packed or no weights were found.
+        "packed_bytes": deployed.packed_bytes or None,
+        "weight_entropy_bytes": deployed.weight_entropy_bytes if deployed.weights else None,
+        "float_operators": len(deployed.float_operators),
+    }
+
+
+def npu_figures(npu: NpuEstimate) -> dict[str, float | None]:
+    """The figures on an NPU, each None where it does not run the file."""
+    names = ("latency_ms", "sram_bytes", "flash_bytes", "weight_bytes", "macs")
+    return {
+        **{f"{NPU}{name}": getattr(npu, name) for name in names},
+        "npu_cpu_operators": npu.cpu_operators if npu.supported else None,
+    }
+
+
+def finite(figures: Mapping[str, float | None]) -> dict[str, float]:
+    """Those that are known and finite."""
+    return {name: value for name, value in figures.items() if value is not None and math.isfinite(value)}
 
 
 def npu_gap(report: LeafReport, accelerator: str | None = None) -> str:
@@ -93,7 +109,7 @@ def npu_gap(report: LeafReport, accelerator: str | None = None) -> str:
 
 def baseline_figures(record: StageRecord) -> dict[str, float]:
     """The figures of the fp32 baseline: the task's metrics and the sizes of its float `.tflite`."""
-    return _finite({**record.metrics, record.metric.name: record.metric.baseline})
+    return finite({**record.metrics, record.metric.name: record.metric.baseline})
 
 
 def higher_is_better(name: str, metric: MetricOfRecord) -> bool | None:
@@ -111,7 +127,3 @@ def in_words(name: str, value: float) -> str:
     if unit:
         return f"{value:.4g} {unit}"
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.4g}"
-
-
-def _finite(figures: Mapping[str, float | None]) -> dict[str, float]:
-    return {name: value for name, value in figures.items() if value is not None and math.isfinite(value)}

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from collabopt.components.engine.datasets.store import StoredDataset
-from collabopt.components.engine.fetch import EXAMPLE_SCHEME
+from collabopt.components.engine.models.accept import accepted_model
 from collabopt.components.engine.records import MetricOfRecord, StageRecord, Step
 from collabopt.components.engine.session import make_deterministic, stage_session
 from collabopt.components.engine.settings import ImportSettings, parse_settings
@@ -15,7 +15,7 @@ from collabopt.components.engine.stage_result import StageResult
 from collabopt.components.engine.stages.outcome import file_sizes, finish_interior, measure_keras
 from collabopt.components.engine.tracking import stage_run
 from collabopt.components.engine.tracking.stage_account import lineage_tags
-from collabopt.components.engine.training.task import Task, load_task
+from collabopt.components.engine.training.task import load_task
 from collabopt.components.engine.versions import versions
 
 STAGE = "baseline"
@@ -55,7 +55,7 @@ def import_model_stage(
         with stage_run(STAGE, tags=lineage_tags([step])) as run:
             run.log_params({**step.settings, "source_digest": source_digest})
             make_deterministic(checked.seed)
-            model = _accepted_model(source, data, purpose, checked)
+            model = accepted_model(source, data, purpose, checked)
             if source_digest:
                 check_unchanged(source, source_digest, model_digest(source))
             measured = measure_keras(model, data, purpose)
@@ -68,34 +68,15 @@ def import_model_stage(
                     higher_is_better=purpose.metric.higher_is_better,
                     baseline=measured[purpose.metric.name],
                 ),
-                metrics={**measured, **_float_file_sizes(model)},
+                metrics={**measured, **float_file_sizes(model)},
                 mlflow=run.ids,
                 versions=versions(),
             )
             return finish_interior(model, record, Path(output), run)
 
 
-def _accepted_model(source: str, data: StoredDataset, task: Task, settings: ImportSettings) -> Any:
-    from collabopt.components.engine.models.canonical import canonical_form
-    from collabopt.components.engine.models.checks import check_fits, check_model
-    from collabopt.components.engine.models.examples import example_model
-    from collabopt.components.engine.models.flatten import pin_input_shape
-    from collabopt.components.engine.models.load import load_model
-
-    if source.startswith(EXAMPLE_SCHEME):
-        model = example_model(source.removeprefix(EXAMPLE_SCHEME), data, settings.seed)
-    else:
-        model = load_model(source, allow_lambda=settings.allow_lambda, seed=settings.seed)
-    check_model(model, allow_lambda=settings.allow_lambda)
-    check_fits(model, data.spec)
-    model = pin_input_shape(model, data.spec.feature_shape)
-    if task.check is not None:
-        for split in data.spec.sizes:
-            task.check(data.labels(split), tuple(model.output_shape[1:]))
-    return canonical_form(model)
-
-
-def _float_file_sizes(model: Any) -> dict[str, float]:
+def float_file_sizes(model: Any) -> dict[str, float]:
+    """Sizes in bytes of the float `.tflite` of a model, which compression is counted from."""
     from collabopt.components.engine.deployed.convert import to_float32
     from collabopt.components.engine.deployed.inspect import inspect_tflite
 

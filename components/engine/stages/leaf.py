@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from collabopt.components.engine.datasets.store import StoredDataset
 from collabopt.components.engine.progress import emit
 from collabopt.components.engine.records import Claims, Contract
 from collabopt.components.engine.settings import PostTrainingQuantizationSettings, QuantizationAwareTrainingSettings
@@ -33,12 +34,22 @@ def post_training_quantize(work: Work, settings: PostTrainingQuantizationSetting
         settings: How many samples to calibrate with.
         claims: What the file has to keep.
     """
+    return quantize_untrained(work.load_parent(), work.data, settings.representative_samples, claims)
+
+
+def quantize_untrained(model: Any, data: StoredDataset, samples: int, claims: Claims) -> Leaf:
+    """The leaf of a model whose weights stay as they are.
+
+    Args:
+        model: A plain tf_keras model.
+        data: The data set; ranges come from its calibration split.
+        samples: How many samples to calibrate with.
+        claims: What the file has to keep.
+    """
     from collabopt.components.engine.deployed.layers import kernels_as_deployed
 
-    model = work.load_parent()
     kernels = kernels_as_deployed(model)
-    tflite = _calibrated(work, settings.representative_samples, model, claims)
-    return _finished(tflite, claims, kernels, kernels)
+    return _finished(_calibrated(data, samples, model, claims), claims, kernels, kernels)
 
 
 def quantize_aware_train(work: Work, settings: QuantizationAwareTrainingSettings, claims: Claims) -> Leaf:
@@ -65,7 +76,7 @@ def quantize_aware_train(work: Work, settings: QuantizationAwareTrainingSettings
     tflite, why_not = _with_ranges_of_training(quantized)
     if why_not:
         emit(work.stage, "calibrating", reason=why_not)
-        tflite = _calibrated(work, settings.representative_samples, model, claims)
+        tflite = _calibrated(work.data, settings.representative_samples, model, claims)
     return _finished(tflite, claims, parent, kernels_as_deployed(model))
 
 
@@ -83,12 +94,12 @@ def _with_ranges_of_training(quantized: Any) -> tuple[bytes, str]:
     return tflite, "training has left some layers without ranges" if left else ""
 
 
-def _calibrated(work: Work, samples: int, model: Any, claims: Claims) -> bytes:
+def _calibrated(data: StoredDataset, samples: int, model: Any, claims: Claims) -> bytes:
     from collabopt.components.engine.deployed.convert import to_int8
     from collabopt.components.engine.deployed.normalization import keep_out_of_kernels
 
     def representative() -> Iterator[list[Any]]:
-        return work.data.representative(samples)
+        return data.representative(samples)
 
     return to_int8(keep_out_of_kernels(model, claims.clusters), representative)
 

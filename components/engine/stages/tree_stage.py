@@ -15,14 +15,12 @@ from collabopt.components.engine.settings import (
 )
 from collabopt.components.engine.stage_host import hosted
 from collabopt.components.engine.stage_result import StageResult
+from collabopt.components.engine.stages.kept_claims import kept_claims
 from collabopt.components.engine.stages.leaf import Leaf, post_training_quantize, quantize_aware_train
 from collabopt.components.engine.stages.outcome import finish_interior, finish_leaf, measure_keras, metric_drop
 from collabopt.components.engine.stages.work import Work
 from collabopt.components.engine.techniques import (
-    CLUSTERED,
-    SPARSE,
     TECHNIQUES,
-    Technique,
     properties_after,
 )
 from collabopt.components.engine.tracking import stage_run
@@ -76,7 +74,7 @@ def run_stage(
                 task=task,
                 dataset_digest=data.spec.digest,
                 metric=parent_record.metric,
-                claims=_kept(parent_record.claims, TECHNIQUES[technique], step.settings),
+                claims=kept_claims(parent_record.claims, TECHNIQUES[technique], step.settings),
                 mlflow=run.ids,
                 versions=versions(),
             )
@@ -104,16 +102,6 @@ def _check_parent(technique: str, stage: str, parent: StageRecord, data: StoredD
             where=f"stage '{stage}'",
             todo="pass the output of the load_dataset that the parent had",
         )
-
-
-def _kept(claims: Claims, technique: Technique, settings: Mapping[str, Any]) -> Claims:
-    sparse, clustered = SPARSE in technique.preserves, CLUSTERED in technique.preserves
-    return Claims(
-        sparsity=claims.sparsity if sparse else {},
-        zero_positions=claims.zero_positions if sparse else {},
-        clusters=claims.clusters if clustered else {},
-        palette=settings.get("palette", claims.palette) if claims.palette == "tensor" else "channel",
-    )
 
 
 def _prune(work: Work, settings: PruningSettings) -> tuple[Any, Claims]:

@@ -1,0 +1,108 @@
+"""What a predicted file depends on, read off the way that leads to its leaf."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from collabopt.components.engine.bindings import BINDINGS, inputs_of
+from collabopt.components.engine.settings import Palette, Settings, settings_for
+from collabopt.components.engine.techniques import TECHNIQUES
+
+# The pipeline parameters that change the structure of the weights; all others change only what is learned.
+AXES = ("sparsity", "clusters")
+
+# Stages from right below the baseline down to a leaf, which is included: (stage, technique).
+Way = Sequence[tuple[str, str]]
+Configuration = dict[str, int | float]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a file is made without training. Leaves of one recipe have one predicted file.
+
+    Attributes:
+        interiors: (technique, settings) of what is done to the fp32 weights, in this order.
+        palette: As the leaf's settings have it.
+        representative_samples: Samples that the file is calibrated with.
+        accelerator: NPU that its footprint is estimated for.
+    """
+
+    interiors: tuple[tuple[str, Settings], ...]
+    palette: Palette
+    representative_samples: int
+    accelerator: str
+
+
+def recipe_of(
+    way: Way,
+    parameters: Mapping[str, Any],
+    overrides: Mapping[str, Mapping[str, Any]],
+    accelerator: str | None = None,
+) -> Recipe:
+    """The recipe of a leaf.
+
+    Args:
+        way: The stages that lead to it.
+        parameters: Pipeline parameter -> value.
+        overrides: Stage -> hyperparameter -> value.
+        accelerator: NPU that the footprint is estimated for; None for the one of the leaf's settings.
+
+    Raises:
+        CollaboptError: A setting is not legal; the message names the stage.
+    """
+    interiors = []
+    for stage, technique in way:
+        settings = settings_for(technique, {**inputs_of(technique, parameters), **overrides.get(stage, {})}, stage)
+        if not TECHNIQUES[technique].deploys:
+            interiors.append((technique, settings))
+    given = settings.model_dump()
+    # Where a technique has no choice of palettes, nothing on its way is clustered.
+    palette = given.get("palette", "tensor")
+    return Recipe(tuple(interiors), palette, given["representative_samples"], accelerator or given["accelerator"])
+
+
+def configuration_of(steps: Iterable[tuple[str, Mapping[str, Any]]]) -> Configuration:
+    """What the axes are on a way: axis -> value, of those alone that something on it listens to.
+
+    Args:
+        steps: (technique, hyperparameters) from the baseline to the leaf.
+    """
+    return {
+        parameter: settings[field]
+        for technique, settings in steps
+        for field, parameter in BINDINGS.get(technique, {}).items()
+        if parameter in AXES
+    }
+
+
+def recipes_over(
+    ways: Mapping[str, Way],
+    grid: Mapping[str, Sequence[int | float]],
+    parameters: Mapping[str, Any],
+    overrides: Mapping[str, Mapping[str, Any]],
+    accelerator: str | None = None,
+) -> dict[str, dict[Recipe, Configuration]]:
+    """Every recipe that a grid makes for every leaf: a leaf that an axis does not touch has one for all its values.
+
+    Args:
+        ways: Leaf -> the stages that lead to it.
+        grid: Axis -> its values.
+        parameters: Pipeline parameter -> value, for everything else.
+        overrides: Stage -> hyperparameter -> value; they take precedence over the grid.
+        accelerator: NPU that all footprints are estimated for; None for the one of each leaf's settings.
+
+    Returns:
+        Leaf -> recipe -> its configuration, in the order of the grid.
+
+    Raises:
+        CollaboptError: A setting is not legal; the message names the stage.
+    """
+    points = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+    return {
+        leaf: {
+            recipe: configuration_of([(technique, vars(settings)) for technique, settings in recipe.interiors])
+            for recipe in (recipe_of(way, {**parameters, **point}, overrides, accelerator) for point in points)
+        }
+        for leaf, way in ways.items()
+    }
