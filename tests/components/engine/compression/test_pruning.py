@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from collabopt.components.engine.compression.kernels import compressible_kernels, overall_sparsity
-from collabopt.components.engine.compression.pruning import prune
+from collabopt.components.engine.compression.pruning import prune, prune_at_once
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.settings import PruningSettings
 
@@ -110,3 +110,15 @@ def test_a_model_without_kernels_to_train_is_refused(pruned, net):
     net.trainable = False
     with pytest.raises(CollaboptError, match="no layer that can be pruned"):
         pruned(epochs=1)
+
+
+def test_pruning_at_once_masks_the_smallest_weights_and_changes_nothing_else(net):
+    before, others = compressible_kernels(net), net.get_layer("dense").get_weights()[1]
+    model, claims = prune_at_once(net, 0.75)
+    assert set(claims.sparsity) == set(claims.zero_positions) == {"conv", "pointwise", "dense"}
+    for name, kernel in compressible_kernels(model).items():
+        kept = kernel != 0
+        assert np.count_nonzero(~kept) == round(kernel.size * 0.75)
+        assert (kernel[kept] == before[name][kept]).all()
+        assert np.abs(before[name][~kept]).max() <= np.abs(kernel[kept]).min()
+    assert (net.get_layer("dense").get_weights()[1] == others).all()
