@@ -36,6 +36,9 @@ def print_prescreen(console: Console, prescreen: Prescreen) -> None:
     for gap in gaps:
         console.print(Text(f"no figures on the NPU: {gap}"), soft_wrap=True)
     if sum(len(values) > 1 for values in prescreen.grid.values()):
+        down, across = AXES
+        title = f"packed bytes of the smallest leaf: {down} downwards, {across} to the right"
+        console.print(Text(title, style="bold"), soft_wrap=True)  # wider than the map
         console.print(_heat_map(prescreen))
     for problem in _problems(files):
         console.print(problem)
@@ -80,7 +83,7 @@ def _predictions(prescreen: Prescreen, files: Sequence[Sequence[Prediction]]) ->
 def _heat_map(prescreen: Prescreen) -> Table:
     """Packed bytes of the smallest leaf at every point of the grid."""
     down, across = AXES
-    table = _table(f"packed bytes of the smallest leaf: {down} downwards, {across} to the right")
+    table = Table(box=SIMPLE)
     table.add_column("", no_wrap=True)
     for value in prescreen.grid[across]:
         table.add_column(f"{value:g}", justify="right", no_wrap=True)

@@ -164,3 +164,15 @@ def test_no_leaf_qualifying_is_an_outcome_and_registers_nothing(collabopt, track
     assert "no leaf qualifies" in run.output
     assert decision_of(run)["winner"] is None
     assert tracking(run).search_registered_models() == []
+
+
+def test_prescreening_has_known_what_every_leaf_weighs_and_costs_within_five_percent(collabopt, exhaustive):
+    done = collabopt("prescreen", "--example", "digits", "--against", exhaustive.result, directory=exhaustive.directory)
+    assert done.exit_code == 0, done.error
+    assert "largest error" in done.output
+    compared = json.loads((exhaustive.directory / "prescreen.json").read_text())["comparisons"]
+    figures = {"packed_bytes", "gzip_bytes", "zip_bytes", "npu_weight_bytes"}
+    assert {(each["leaf"], each["figure"]) for each in compared} == {
+        (leaf, name) for leaf in LEAVES for name in figures
+    }
+    assert max(abs(each["error"]) for each in compared) < 0.05

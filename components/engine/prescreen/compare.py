@@ -37,6 +37,7 @@ def compare(predictions: Iterable[Prediction], trained: Iterable[LeafReport]) ->
                 figure=name,
                 predicted=prediction.figures[name],
                 trained=figures[name],
+                error=(prediction.figures[name] - figures[name]) / figures[name],
             )
             for name in COMPARED
             if name in prediction.figures and figures.get(name)

@@ -4,7 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, computed_field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.figures import FIGURES, NPU
@@ -68,6 +68,7 @@ class Comparison(_Frozen):
         figure: Name of the figure.
         predicted: Without training.
         trained: Of the trained leaf.
+        error: How far the prediction is off, as a share of the trained leaf's figure; positive where it is too large.
     """
 
     leaf: str
@@ -75,12 +76,7 @@ class Comparison(_Frozen):
     figure: str
     predicted: FiniteFloat
     trained: FiniteFloat
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def error(self) -> float:
-        """How far the prediction is off, as a share of the trained leaf's figure; positive where it is too large."""
-        return (self.predicted - self.trained) / self.trained
+    error: FiniteFloat
 
 
 class Prescreen(_Frozen):

@@ -2,9 +2,8 @@
 
 import pytest
 
-from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.policy import parse_policy
-from collabopt.components.engine.prescreen.judgement import check_policy, missed_goals
+from collabopt.components.engine.prescreen.judgement import missed_goals
 from collabopt.components.engine.prescreen.records import Prediction
 
 BASELINE = {"packed_bytes": 40_000.0, "zip_bytes": 42_000.0}
@@ -26,11 +25,14 @@ def missed(goals, **fields):
     [
         (
             "{figure: packed_bytes, threshold: 9000}",
-            "predicted 'packed_bytes' is 10,000 B; accepted are 9,000 B",
+            "predicted 'packed_bytes' is 10,000 B; accepted is at most 9,000 B",
         ),
         ("{figure: packed_bytes, max_ratio: 0.2}", "predicted 'packed_bytes' is 10,000 B, the baseline's 40,000 B"),
         ("{figure: packed_bytes, min_improvement: 90%}", "predicted 'packed_bytes' is 10,000 B, 30,000 B better"),
-        ("{figure: npu_latency_ms, threshold: 0.04}", "predicted 'npu_latency_ms' is 0.05 ms; accepted are 0.04 ms"),
+        (
+            "{figure: npu_latency_ms, threshold: 0.04}",
+            "predicted 'npu_latency_ms' is 0.05 ms; accepted is at most 0.04 ms",
+        ),
     ],
 )
 def test_a_goal_that_is_missed_by_far_is_told_with_the_predicted_figure(goal, reason):
@@ -64,17 +66,3 @@ def test_a_file_that_the_npu_does_not_run_misses_goals_on_it_and_says_why():
 
 def test_nothing_is_said_of_what_cannot_be_made():
     assert missed("[{figure: packed_bytes, threshold: 1}]", figures={}, infeasible="too many clusters") == []
-
-
-def test_a_policy_about_a_metric_that_the_task_does_not_have_is_refused():
-    policy = parse_policy("goals: [{figure: auc, threshold: 0.9, higher_is_better: true}]")
-    with pytest.raises(CollaboptError, match="names 'auc', which the task does not measure") as refusal:
-        check_policy(policy, {"accuracy": True, "f1": True})
-    assert "accuracy, f1" in refusal.value.todo
-    check_policy(policy, {"accuracy": True, "auc": True})
-
-
-def test_a_policy_that_contradicts_the_task_is_refused():
-    policy = parse_policy("goals: [{figure: loss, threshold: 0.9, higher_is_better: true}]")
-    with pytest.raises(CollaboptError, match="the task says the opposite"):
-        check_policy(policy, {"loss": False})
