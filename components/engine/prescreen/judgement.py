@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 from collabopt.components.engine.gate.goals import judge_goal
-from collabopt.components.engine.gate.policy import METRIC, Goal, Policy
+from collabopt.components.engine.gate.policy import METRIC, Policy
 from collabopt.components.engine.prescreen.records import PREDICTABLE, Prediction
 from collabopt.components.engine.records import MetricOfRecord
 
@@ -13,17 +13,12 @@ from collabopt.components.engine.records import MetricOfRecord
 PREDICTION_ERROR = 0.05
 
 
-def predictable_goals(policy: Policy) -> list[Goal]:
-    """The goals that training cannot change. What the champion will be then is not known before."""
-    return [goal for goal in policy.goals if goal.figure in PREDICTABLE and goal.reference != "champion"]
-
-
 def missed_goals(prediction: Prediction, policy: Policy, baseline: Mapping[str, float]) -> list[str]:
     """Why a leaf cannot meet a policy: one sentence per goal that it misses by more than a prediction's error.
 
     Args:
         prediction: The leaf's.
-        policy: The gate's policy; its goals on metrics are left open.
+        policy: The gate's policy; goals on metrics, and those against the champion, are left open.
         baseline: Figures of the fp32 baseline.
 
     Returns:
@@ -33,11 +28,12 @@ def missed_goals(prediction: Prediction, policy: Policy, baseline: Mapping[str, 
     if prediction.infeasible:
         return []
     metric = MetricOfRecord(name=METRIC, higher_is_better=True, baseline=math.nan)  # no predictable goal is about it
+    # What the champion will be by then, nobody knows: every goal against it is met.
     references = {"baseline": baseline, "champion": None}
     # Of every predictable figure less is better.
     at_best = {name: value * (1 - PREDICTION_ERROR) for name, value in prediction.figures.items()}
     return [
         f"predicted {judge_goal(goal, metric, prediction.figures, references, prediction.npu_gap).reason}"
-        for goal in predictable_goals(policy)
-        if not judge_goal(goal, metric, at_best, references, prediction.npu_gap).met
+        for goal in policy.goals
+        if goal.figure in PREDICTABLE and not judge_goal(goal, metric, at_best, references, prediction.npu_gap).met
     ]
