@@ -37,8 +37,8 @@ def run_forked(
         (number of the work, what it returned), in the order in which they end.
 
     Raises:
-        CollaboptError: Some work has raised it.
-        RuntimeError: Some work has failed, or its process has died.
+        CollaboptError: Some work has raised it, or its process has died.
+        RuntimeError: Some work has failed otherwise.
     """
     waiting = list(enumerate(works))[::-1]
     running: dict[Connection, _Running] = {}
@@ -82,7 +82,8 @@ def _answer(receiver: Connection, process: BaseProcess) -> dict[str, Any]:
         return json.loads(receiver.recv_bytes())
     except EOFError:
         process.join()
-        return {"crash": f"a process has died with exit code {process.exitcode}; was it killed for want of memory?"}
+        died = f"a process has died with exit code {process.exitcode}; was it killed for want of memory?"
+        return {"error": {"what": died, "where": "", "todo": "free some memory and try again"}}
     finally:
         receiver.close()
         process.join()

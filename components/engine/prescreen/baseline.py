@@ -56,8 +56,7 @@ def accept_baseline(
 
     Raises:
         CollaboptError: Model or data are missing or broken, or do not fit each other, or the policy is not about this
-            task.
-        RuntimeError: The process has died.
+            task, or the process has died.
     """
     preload()
     work = functools.partial(_accept, model, data, task, dataset_settings, import_settings, policy, directory)

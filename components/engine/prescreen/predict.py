@@ -48,8 +48,7 @@ def predict(
         One per leaf and configuration, in the order given.
 
     Raises:
-        CollaboptError: None of the files can be made.
-        RuntimeError: A process has died.
+        CollaboptError: None of the files can be made, or a process has died.
     """
     preload()
     distinct = list(dict.fromkeys(recipe for of_leaf in recipes.values() for recipe in of_leaf))

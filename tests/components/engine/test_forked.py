@@ -43,7 +43,7 @@ def test_a_fault_comes_back_with_its_traceback():
 
 
 def test_a_process_that_dies_is_told_of():
-    with pytest.raises(RuntimeError, match="died with exit code -9"):
+    with pytest.raises(CollaboptError, match="died with exit code -9"):
         list(run_forked([lambda: os.kill(os.getpid(), signal.SIGKILL)], 1))
 
 
