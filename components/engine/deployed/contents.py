@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from collabopt.components.engine.deployed.flatbuffer import Flatbuffer, refusing_damage
-from collabopt.components.engine.deployed.weights import READS_WEIGHTS, StoredWeights, constant_of
+from collabopt.components.engine.deployed.weights import READS_WEIGHTS, StoredWeights, bias_input, constant_of
 
 REST = "graph and alignment"
 CATEGORIES = (
@@ -19,8 +19,6 @@ CATEGORIES = (
     "metadata",
     REST,
 )
-# Position of the bias among an operator's inputs where it is not 2.
-_BIAS_INPUT = {"TRANSPOSE_CONV": 3}
 # Where a flatbuffer's tables keep their strings: 4 + 2 * position of the field in the schema.
 _TENSOR_NAME = 10
 _SUBGRAPH_NAME = 12
@@ -111,13 +109,12 @@ def _name_buffers(plan: _FloorPlan, opened: Flatbuffer, weights: list[StoredWeig
         plan.name("metadata", opened.buffer_bytes(metadata.buffer))
     for name, operator in opened.operators:
         if name in READS_WEIGHTS:
-            _name_bias(plan, opened, operator, _BIAS_INPUT.get(name, 2))
+            _name_bias(plan, opened, bias_input(name, operator))
     for tensor in weights:
         plan.name("weights", opened.buffer(opened.graph.tensors[tensor.index]))
 
 
-def _name_bias(plan: _FloorPlan, opened: Flatbuffer, operator: Any, position: int) -> None:
-    if len(operator.inputs) > position and operator.inputs[position] >= 0:
-        bias = constant_of(opened, int(operator.inputs[position]))
-        if bias is not None:
-            plan.name("biases", opened.buffer(opened.graph.tensors[bias]))
+def _name_bias(plan: _FloorPlan, opened: Flatbuffer, index: int | None) -> None:
+    bias = None if index is None else constant_of(opened, index)
+    if bias is not None:
+        plan.name("biases", opened.buffer(opened.graph.tensors[bias]))

@@ -12,6 +12,15 @@ _SCOPES = {
     "FULLY_CONNECTED": r"Tensordot/MatMul|Tensordot|MatMul|einsum/Einsum",
     "BATCH_MATMUL": r"Tensordot/MatMul|Tensordot|MatMul|einsum/Einsum",
 }
+# Operator -> the scope that a weight tensor is named by.
+_SCOPE = {
+    "CONV_2D": "Conv2D",
+    "DEPTHWISE_CONV_2D": "depthwise",
+    "TRANSPOSE_CONV": "conv2d_transpose",
+    "CONV_3D": "Conv3D",
+    "FULLY_CONNECTED": "MatMul",
+    "BATCH_MATMUL": "MatMul",
+}
 _ANY_SCOPE = "|".join(_SCOPES.values())
 _BIAS_SCOPE = "BiasAdd"
 
@@ -34,3 +43,20 @@ def layer_of(tensor_name: str, operator: str) -> str:
             if match := re.search(rf"([^/]+)/(?:{scopes})(?:/ReadVariableOp)?[_\d]*$", part):
                 return match[1].removeprefix(_QUANTIZE_WRAPPER)
     return ""
+
+
+def name_of_weights(layer: str, operator: str) -> str:
+    """A name for a weight tensor that tells of its layer, as `layer_of` reads it."""
+    return f"{layer}/{_SCOPE[operator]}"
+
+
+def name_of_bias(layer: str) -> str:
+    """A name for a bias that tells of its layer."""
+    return f"{layer}/{_BIAS_SCOPE}"
+
+
+def short_name(tensor_name: str) -> str:
+    """The first computation that a tensor is named by, in its layer: `pool/Mean` of `model/quant_pool/Mean`."""
+    *_, layer, computation = ("", *tensor_name.split(";")[0].split("/"))
+    layer = layer.removeprefix(_QUANTIZE_WRAPPER)
+    return f"{layer}/{computation}" if layer else computation

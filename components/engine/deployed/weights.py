@@ -14,6 +14,8 @@ from collabopt.components.engine.errors import CollaboptError
 _CHANNEL_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0, "CONV_3D": 4}
 _MATMUL = "BATCH_MATMUL"
 READS_WEIGHTS = frozenset({*_CHANNEL_AXIS, _MATMUL})
+# Position of the bias among an operator's inputs where it is not 2.
+_BIAS_INPUT = {"TRANSPOSE_CONV": 3}
 _BETWEEN_CONSTANT_AND_READER = ("DENSIFY", "DEQUANTIZE")
 # Type -> bits of a value, of which a byte holds several, and whether it has a sign.
 _PACKED = {"int4": (4, True), "uint4": (4, False), "int2": (2, True)}
@@ -106,6 +108,13 @@ def constant_of(opened: Flatbuffer, index: int) -> int | None:
             return None
         index = int(operator.inputs[0])
     return None
+
+
+def bias_input(name: str, operator: Any) -> int | None:
+    """Index of the tensor that an operator with weights adds; None where it adds none."""
+    position = _BIAS_INPUT.get(name, 2)
+    has_bias = name != _MATMUL and len(operator.inputs) > position and operator.inputs[position] >= 0
+    return int(operator.inputs[position]) if has_bias else None
 
 
 def _channel_axis(opened: Flatbuffer, name: str, operator: Any) -> int:

@@ -114,8 +114,10 @@ def _finished(
     """
     from collabopt.components.engine.deployed.contract import check_contract
     from collabopt.components.engine.deployed.palette import restore_palettes
+    from collabopt.components.engine.deployed.slim import slim
 
     if claims.palette == "tensor":
         clustered = {name: kernel for name, kernel in trained.items() if name in claims.clusters}
         tflite = restore_palettes(tflite, clustered)
+    tflite = slim(tflite)
     return Leaf(tflite, check_contract(tflite, claims, parent, trained))
