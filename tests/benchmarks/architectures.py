@@ -78,7 +78,7 @@ def _ds_cnn(shape: tuple[int, ...]) -> Any:
     return tf_keras.Model(image, layers.Dense(CLASSES, activation="softmax")(tensor))
 
 
-def _resnet_8(shape: tuple[int, ...]) -> Any:
+def resnet_8(shape: tuple[int, ...]) -> Any:
     """The image classifier of MLPerf Tiny (https://github.com/mlcommons/tiny)."""
     import tf_keras
     from tf_keras import layers
@@ -114,7 +114,7 @@ def _normalized(tensor: Any) -> Any:
 ARCHITECTURES = {
     "MLP": Architecture((28, 28, 1), _mlp),
     "DS-CNN": Architecture((49, 10, 1), _ds_cnn),
-    "ResNet-8": Architecture((32, 32, 3), _resnet_8),
+    "ResNet-8": Architecture((32, 32, 3), resnet_8),
     "MobileNet": Architecture((64, 64, 3), _application("MobileNet")),
     "MobileNetV2": Architecture((64, 64, 3), _application("MobileNetV2")),
     "MobileNetV3Small": Architecture((64, 64, 3), _application("MobileNetV3Small"), scale=255.0),

@@ -13,7 +13,7 @@ from collabopt.components.engine.datasets.store import StoredDataset
 from collabopt.components.engine.records import Claims, Contract
 
 MODEL_FILE, TFLITE_FILE, TRAINED_FILE = "model.keras", "model.tflite", "trained.npz"
-LEARNING_RATE, QAT_LEARNING_RATE = 1e-4, 1e-4
+LEARNING_RATE = 1e-4
 
 
 def run_stock_stage(
@@ -80,11 +80,10 @@ def _load(directory: Path) -> Any:
     return tf_keras.models.load_model(directory / MODEL_FILE, compile=False)
 
 
-def _fit(
-    model: Any, data: StoredDataset, settings: dict[str, Any], rate: float, callbacks: tuple[Any, ...] = ()
-) -> None:
+def _fit(model: Any, data: StoredDataset, settings: dict[str, Any], callbacks: tuple[Any, ...] = ()) -> None:
     import tf_keras
 
+    rate = settings.get("learning_rate", LEARNING_RATE)
     model.compile(tf_keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(
         data.inputs("train"),
@@ -102,7 +101,7 @@ def _prune(model: Any, data: StoredDataset, settings: dict[str, Any]) -> Any:
 
     schedule = sparsity.keras.ConstantSparsity(settings["target_sparsity"], begin_step=1, frequency=100)
     wrapped = sparsity.keras.prune_low_magnitude(model, pruning_schedule=schedule)
-    _fit(wrapped, data, settings, LEARNING_RATE, (sparsity.keras.UpdatePruningStep(),))
+    _fit(wrapped, data, settings, (sparsity.keras.UpdatePruningStep(),))
     return sparsity.keras.strip_pruning(wrapped)
 
 
@@ -115,7 +114,7 @@ def _cluster(model: Any, data: StoredDataset, settings: dict[str, Any], *, prese
         cluster_centroids_init=clustering.keras.CentroidInitialization.KMEANS_PLUS_PLUS,
         preserve_sparsity=preserve_sparsity,
     )
-    _fit(wrapped, data, settings, LEARNING_RATE)
+    _fit(wrapped, data, settings)
     return clustering.keras.strip_clustering(wrapped)
 
 
@@ -131,7 +130,7 @@ def _quantize_aware(model: Any, data: StoredDataset, settings: dict[str, Any]) -
     from tensorflow_model_optimization import quantization
 
     quantized = quantization.keras.quantize_model(model)
-    _fit(quantized, data, settings, QAT_LEARNING_RATE)
+    _fit(quantized, data, settings)
     return _convert(quantized), quantized
 
 
@@ -142,7 +141,7 @@ def _preserving(scheme: str, **options: bool) -> Callable[[Any, StoredDataset, d
         annotated = quantization.keras.quantize_annotate_model(model)
         chosen = getattr(experimental.combine, scheme)(**options)
         quantized = quantization.keras.quantize_apply(annotated, chosen)
-        _fit(quantized, data, settings, QAT_LEARNING_RATE)
+        _fit(quantized, data, settings)
         if options:
             quantized = experimental.combine.strip_clustering_cqat(quantized)
         return _convert(quantized), quantized

@@ -1,0 +1,157 @@
+"""The file of the evidence, and how it is shown: a table of means over seeds, and size against accuracy."""
+
+import io
+import json
+import os
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fashion_networks import NETWORKS
+
+from collabopt.pipelines.tree import TREE
+
+LEAVES = tuple(stage.name for stage in TREE.leaves())
+COLUMNS = (
+    *("network", "leaf", "by", "accuracy", "drop, points", "zip", "packed", "compression", "entropy bound"),
+    *("NPU ms", "NPU flash", "claims"),
+)
+# Those of Okabe and Ito, which colour-blind readers can tell apart.
+COLOURS = {"ours": "#0072b2", "searched": "#009e73", "stock": "#d55e00"}
+MARKERS = dict(zip(LEAVES, "osD^vPX*", strict=True))
+
+
+class Results:
+    """The file of results: a list of runs, one for a network, a scheme and a seed."""
+
+    def __init__(self, path: Path, conditions: dict[str, Any]) -> None:
+        """Opens the file, which need not exist; runs that were made under other conditions are left out."""
+        self._path, self._conditions = path, conditions
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        self.runs: list[dict[str, Any]] = content["runs"] if content.get("conditions") == conditions else []
+
+    def has(self, network: str, scheme: str, seed: int) -> bool:
+        """Whether such a run is there."""
+        return any((run["network"], run["scheme"], run["seed"]) == (network, scheme, seed) for run in self.runs)
+
+    def add(
+        self, network: str, scheme: str, seed: int, baseline: dict[str, Any], stages: dict[str, Any], measured: str
+    ) -> None:
+        """Adds a run, and writes the file in one piece."""
+        run = {"network": network, "scheme": scheme, "seed": seed, "measured": measured}
+        self.runs.append({**run, "baseline": baseline, "stages": stages})
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._path.with_suffix(".partial")
+        content = {"conditions": self._conditions, "runs": self.runs}
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, self._path)
+
+    def rows(self, network: str, scheme: str, leaf: str) -> list[dict[str, Any]]:
+        """What the seeds have made of a leaf, where they have made it."""
+        return [
+            {
+                **run["stages"][leaf],
+                "drop": run["baseline"]["accuracy"] - run["stages"][leaf]["accuracy"],
+                "compression": run["baseline"]["zip_bytes"] / run["stages"][leaf]["packed_bytes"],
+            }
+            for run in self.runs
+            if (run["network"], run["scheme"]) == (network, scheme) and "accuracy" in run["stages"].get(leaf, {})
+        ]
+
+    def failures(self, network: str, scheme: str, leaf: str) -> list[str]:
+        """Why seeds have not made a leaf."""
+        runs = [run for run in self.runs if (run["network"], run["scheme"]) == (network, scheme)]
+        rows = [run["stages"].get(leaf, {}) for run in runs]
+        return [row.get("error") or row.get("status", "not run") for row in rows if "accuracy" not in row]
+
+    def schemes(self) -> list[str]:
+        """Those that there are results of."""
+        return [scheme for scheme in COLOURS if any(run["scheme"] == scheme for run in self.runs)]
+
+
+def markdown(results: Results) -> str:
+    """Mean and standard deviation over the seeds, a line for every network, leaf and scheme.
+
+    Compression is the zip of the float `.tflite` over the packed leaf; claims are the layers that break theirs.
+    """
+    lines = [f"| {' | '.join(COLUMNS)} |", "| --- | --- | --- " + "| --: " * (len(COLUMNS) - 3) + "|"]
+    for network in NETWORKS:
+        for leaf in LEAVES:
+            for scheme in results.schemes():
+                cells = _cells(results, network, leaf, scheme)
+                if cells:
+                    lines.append(f"| {network} | `{leaf}` | {scheme} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cells(results: Results, network: str, leaf: str, scheme: str) -> list[str]:
+    rows, failures = results.rows(network, scheme, leaf), results.failures(network, scheme, leaf)
+    if not rows:
+        return [failures[0], *["-"] * (len(COLUMNS) - 4)] if failures else []
+    broken = statistics.mean(len(row["broken"]) for row in rows)
+    return [
+        _spread([row["accuracy"] for row in rows], "{:.4f}".format),
+        _spread([100 * row["drop"] for row in rows], "{:+.2f}".format),
+        *(_spread([row[name] for row in rows], "{:,.0f}".format) for name in ("zip_bytes", "packed_bytes")),
+        _spread([row["compression"] for row in rows], "{:.1f}x".format),
+        _spread([row["weight_entropy_bytes"] for row in rows], "{:,.0f}".format),
+        *(_known([row[name] for row in rows], form) for name, form in _NPU.items()),
+        "hold" if not broken else f"{broken:.0f} broken",
+    ]
+
+
+_NPU: dict[str, Callable[[float], str]] = {"npu_latency_ms": "{:.3f}".format, "npu_flash_bytes": "{:,.0f}".format}
+
+
+def _known(values: Sequence[float | None], form: Callable[[float], str]) -> str:
+    known = [value for value in values if value is not None]
+    return _spread(known, form) if known else "-"
+
+
+def _spread(values: Sequence[float], form: Callable[[float], str]) -> str:
+    """The mean, and the standard deviation where there is one to speak of."""
+    if len(values) < 2:
+        return form(values[0])
+    deviation = form(statistics.stdev(values)).lstrip("+")
+    return f"{form(statistics.mean(values))} ± {deviation}"
+
+
+def plot(results: Results) -> str:
+    """Packed size against accuracy as SVG, a panel for every network: means, with the deviation of the seeds."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    networks = [network for network in NETWORKS if any(run["network"] == network for run in results.runs)]
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "evidence", "font.family": "sans-serif"}):
+        figure = Figure(figsize=(4.6 * max(1, len(networks)), 4.4), layout="constrained")
+        for axes, network in zip(figure.subplots(1, max(1, len(networks)), squeeze=False)[0], networks, strict=False):
+            _panel(axes, results, network)
+        legend = [Line2D([], [], color=COLOURS[name], lw=6, label=name) for name in results.schemes()]
+        legend += [Line2D([], [], color="grey", marker=MARKERS[leaf], ls="", label=leaf) for leaf in LEAVES]
+        figure.legend(handles=legend, loc="outside lower center", ncols=6, frameon=False, fontsize=8)
+        drawn = io.StringIO()
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
+    return drawn.getvalue()
+
+
+def _panel(axes: Any, results: Results, network: str) -> None:
+    baselines = [run["baseline"]["accuracy"] for run in results.runs if run["network"] == network]
+    axes.axhline(statistics.mean(baselines), color="grey", lw=0.8, ls="--")
+    for scheme in results.schemes():
+        for leaf in LEAVES:
+            rows = results.rows(network, scheme, leaf)
+            if rows:
+                sizes, accuracies = ([row[name] for row in rows] for name in ("packed_bytes", "accuracy"))
+                axes.errorbar(
+                    statistics.mean(sizes) / 1000,
+                    statistics.mean(accuracies),
+                    yerr=statistics.stdev(accuracies) if len(rows) > 1 else None,
+                    marker=MARKERS[leaf],
+                    color=COLOURS[scheme],
+                    ms=6,
+                    lw=0.8,
+                )
+    axes.set(title=network, xlabel="packed size, kB", ylabel="accuracy (dashed: fp32)")
+    axes.grid(lw=0.3)

@@ -1,0 +1,137 @@
+"""Which hyperparameters of a stage train best: what the defaults were chosen by.
+
+`python tests/benchmarks/recipes.py STAGE --try learning_rate=0.0001,0.001 [--try epochs=1,3] [--fixed optimizer=sgd]
+[--example digits] [--train-share 1] [--seeds 0 1 2]` grows the way to a stage once a seed with the defaults, then the
+stage with every combination, and prints the metric on the validation split: of the fp32 model, or of a leaf's
+`.tflite`. The test split is never looked at. What was measured is added to `results/recipes.json`.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from collabopt.components.engine.bindings import inputs_of
+from collabopt.components.engine.stage_host import stage_host
+from collabopt.components.engine.stages import import_model_stage, load_dataset_stage, run_stage
+from collabopt.components.engine.training.task import DEFAULT_TASK
+from collabopt.components.engine.versions import versions
+from collabopt.pipelines.arguments import EXAMPLE_PARAMETERS, parse_value
+from collabopt.pipelines.parameters import Parameters
+from collabopt.pipelines.tree import ROOT, TREE, Stage
+
+RESULTS = Path(__file__).resolve().parent / "results" / "recipes.json"
+
+
+def combinations(texts: list[str]) -> list[dict[str, Any]]:
+    """Every combination of `name=value,value` axes."""
+    axes = {}
+    for text in texts:
+        name, _, values = text.partition("=")
+        axes[name] = [parse_value(value, f"--try {text}") for value in values.split(",")]
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def measure(stage: Stage, tries: list[dict[str, Any]], source: str, train_share: float, seed: int) -> Iterator[float]:
+    """Grows the way to a stage, then the stage with every set of hyperparameters; its metric on validation data."""
+    parameters = vars(Parameters(**{**EXAMPLE_PARAMETERS.get(source, {}), "seed": seed}))
+    with tempfile.TemporaryDirectory(prefix="recipes-") as directory:
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{directory}/mlflow.db"
+        places = {name: str(Path(directory, name)) for name in ("dataset", ROOT, *(each.name for each in TREE))}
+        common: dict[str, Any] = {"task": DEFAULT_TASK, "overrides": {}}
+        data_settings = {"seed": seed, "train_share": train_share}
+        load_dataset_stage(source=source, output=places["dataset"], settings=data_settings, **common)
+        common["dataset"] = places["dataset"]
+        import_model_stage(source=source, output=places[ROOT], settings={"seed": seed}, **common)
+
+        def run(each: Stage, output: str, settings: dict[str, Any]) -> None:
+            technique = each.technique.name
+            chosen = {**inputs_of(technique, parameters), **settings}
+            run_stage(technique, stage=each.name, parent=places[each.parent], output=output, settings=chosen, **common)
+
+        *above, _ = TREE.path(stage.name)
+        for each in above:
+            run(each, places[each.name], {})
+        for number, settings in enumerate(tries):
+            output = f"{places[stage.name]}-{number}"
+            run(stage, output, settings)
+            yield _validated(output, places["dataset"])
+
+
+def _validated(output: str, dataset: str) -> float:
+    """In a process of its own: TensorFlow must not have run in the one that forks the stages."""
+    import functools
+
+    from collabopt.components.engine.forked import run_forked
+
+    ((_, metric),) = run_forked([functools.partial(_metric, output, dataset)], 1)
+    return metric
+
+
+def _metric(output: str, dataset: str) -> float:
+    from collabopt.components.engine.datasets.store import StoredDataset
+    from collabopt.components.engine.deployed.evaluate import predict
+    from collabopt.components.engine.models.store import load_stage_model
+    from collabopt.components.engine.training.task import load_task
+
+    data, task = StoredDataset(dataset), load_task(DEFAULT_TASK)
+    inputs, labels = data.inputs("validation"), data.labels("validation")
+    tflite = Path(output, "model.tflite")
+    if tflite.exists():
+        outputs = predict(tflite.read_bytes(), inputs)
+    else:
+        outputs = load_stage_model(output).predict(inputs, batch_size=256, verbose=0)
+    return float(task.metric.compute(outputs, labels))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Mean and deviation of every combination over the seeds, the best first."""
+    metrics: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        metrics[", ".join(f"{name}={value}" for name, value in row["settings"].items())].append(row["validation"])
+    best_first = sorted(metrics.items(), key=lambda entry: -statistics.mean(entry[1]))
+    lines = []
+    for name, values in best_first:
+        deviation = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+        lines.append(f"{statistics.mean(values):.4f}{deviation}  {name}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measures, prints, and adds to the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=[stage.name for stage in TREE])
+    parser.add_argument("--try", dest="tries", action="append", required=True, metavar="NAME=VALUE,...")
+    parser.add_argument("--fixed", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--example", default="digits")
+    parser.add_argument("--train-share", type=float, default=1.0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--json", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    (fixed,) = combinations(arguments.fixed)
+    tries = combinations(arguments.tries)
+    stage = next(stage for stage in TREE if stage.name == arguments.stage)
+    rows: list[dict[str, Any]] = []
+    with stage_host():
+        for seed in arguments.seeds:
+            given = [{**settings, **fixed} for settings in tries]
+            found = measure(stage, given, f"example://{arguments.example}", arguments.train_share, seed)
+            for settings, validation in zip(given, found, strict=True):
+                rows.append({"seed": seed, "settings": settings, "validation": validation})
+    print(table(rows))
+    experiments = json.loads(arguments.json.read_text(encoding="utf-8")) if arguments.json.is_file() else []
+    conditions = {"stage": stage.name, "example": arguments.example, "train_share": arguments.train_share}
+    made = {"measured": f"{datetime.now():%Y-%m-%d}", "cores": os.cpu_count(), "versions": versions()}
+    experiments.append({**conditions, **made, "rows": rows})
+    arguments.json.write_text(json.dumps(experiments, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
