@@ -46,6 +46,8 @@ class TrainingSettings(Settings):
         epochs: Passes over the train split.
         batch_size: Samples per step.
         learning_rate: Initial learning rate; for fine-tuning, well below that of the original training.
+        learning_rate_schedule: `cosine` lets the learning rate fall to zero along half a cosine, over all steps of the
+            stage (Loshchilov & Hutter 2017, https://arxiv.org/abs/1608.03983, without restarts).
         optimizer: Keras optimizer.
         seed: Seeds shuffling, initialisation and augmentation.
     """
@@ -53,6 +55,7 @@ class TrainingSettings(Settings):
     epochs: Count = 3
     batch_size: Count = 32
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    learning_rate_schedule: Literal["cosine", "constant"] = "cosine"
     optimizer: Literal["adam", "sgd", "rmsprop", "adamw"] = "adam"
     seed: Seed = 0
 

@@ -16,6 +16,7 @@ def quantize_aware_train(
     epochs: int = 3,
     batch_size: int = 32,
     learning_rate: float = 1e-4,
+    learning_rate_schedule: str = "cosine",
     optimizer: str = "adam",
     representative_samples: int = 200,
     accelerator: str = "ethos-u55-128",
@@ -35,6 +36,7 @@ def quantize_aware_train(
         epochs: Passes over the train split.
         batch_size: Samples per step.
         learning_rate: Initial learning rate; well below that of the original training.
+        learning_rate_schedule: `cosine`, down to zero, or `constant`.
         optimizer: `adam`, `sgd`, `rmsprop` or `adamw`.
         representative_samples: Samples of the calibration split that set the activation ranges where some layer gets
             none from training.
@@ -59,6 +61,7 @@ def quantize_aware_train(
             "epochs": epochs,
             "batch_size": batch_size,
             "learning_rate": learning_rate,
+            "learning_rate_schedule": learning_rate_schedule,
             "optimizer": optimizer,
             "representative_samples": representative_samples,
             "accelerator": accelerator,

@@ -19,6 +19,7 @@ def sparsity_preserving_cluster(
     epochs: int = 3,
     batch_size: int = 32,
     learning_rate: float = 1e-4,
+    learning_rate_schedule: str = "cosine",
     optimizer: str = "adam",
     seed: int = 0,
     overrides: dict = {},
@@ -38,6 +39,7 @@ def sparsity_preserving_cluster(
         epochs: Passes over the train split.
         batch_size: Samples per step.
         learning_rate: Initial learning rate; well below that of the original training.
+        learning_rate_schedule: `cosine`, down to zero, or `constant`.
         optimizer: `adam`, `sgd`, `rmsprop` or `adamw`.
         seed: Seeds shuffling and initialisation; the same seed gives the same bytes.
         overrides: Hyperparameters by name that take precedence over the inputs above.
@@ -62,6 +64,7 @@ def sparsity_preserving_cluster(
             "epochs": epochs,
             "batch_size": batch_size,
             "learning_rate": learning_rate,
+            "learning_rate_schedule": learning_rate_schedule,
             "optimizer": optimizer,
             "seed": seed,
         },

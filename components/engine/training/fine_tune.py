@@ -1,5 +1,6 @@
 """The fine-tuning loop that every training stage shares."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -34,8 +35,9 @@ def fine_tune(
     import tf_keras
 
     batches = dataset.batches("train", settings.batch_size, shuffle_seed=settings.seed, augment=task.augment)
+    steps = settings.epochs * math.ceil(dataset.spec.sizes["train"] / settings.batch_size)
     with model.distribute_strategy.scope():
-        model.compile(optimizer=make_optimizer(settings), loss=loss, metrics=task.fit_metrics())
+        model.compile(optimizer=make_optimizer(settings, steps), loss=loss, metrics=task.fit_metrics())
         _create_variables(model, batches.element_spec[1])
     reporter = tf_keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: on_epoch(epoch + 1, {name: float(value) for name, value in logs.items()})
@@ -59,10 +61,18 @@ def _create_variables(model: Any, labels: Any) -> None:
     model.compiled_metrics.build(model.output, labels)
 
 
-def make_optimizer(settings: TrainingSettings) -> Any:
-    """The Keras optimizer that the settings name, at their learning rate."""
+def make_optimizer(settings: TrainingSettings, steps: int) -> Any:
+    """The Keras optimizer that the settings name, with their learning rate and its schedule.
+
+    Args:
+        settings: What to train with.
+        steps: How many steps there will be, in all epochs together.
+    """
     import tf_keras
 
+    rate = settings.learning_rate
+    if settings.learning_rate_schedule == "cosine":
+        rate = tf_keras.optimizers.schedules.CosineDecay(rate, decay_steps=steps)
     # Without this, tf_keras gives an optimizer of before 2.11: those have no AdamW.
-    config = {"learning_rate": settings.learning_rate, "is_legacy_optimizer": False}
+    config = {"learning_rate": rate, "is_legacy_optimizer": False}
     return tf_keras.optimizers.get({"class_name": settings.optimizer, "config": config})
