@@ -12,6 +12,8 @@ from rich.text import Text
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.decision import Decision
+from collabopt.components.engine.gate.figures import UPDATE
+from collabopt.components.engine.gate.update import update_in_words
 from collabopt.components.engine.records import DECISION_FILE, REPORT_FILE, Contract, LeafReport, read_leaf_report
 from collabopt.pipelines.output_directory import LEAF_FILES
 
@@ -89,6 +91,9 @@ def print_outcome(console: Console, outcome: Outcome, seconds: Mapping[str, floa
     verdict = "no leaf qualifies" if winner is None else f"winner: {winner}"
     console.print(Text(verdict, style="bold yellow" if winner is None else "bold green"))
     console.print(Text(outcome.decision.outcome), soft_wrap=True)
+    for each in outcome.decision.verdicts:
+        if each.leaf == winner:
+            console.print(Text(f"update: {update_in_words(outcome.decision, each)}"), soft_wrap=True)
 
 
 def check_qualified(decision: Decision, directory: Path) -> None:
@@ -132,15 +137,19 @@ def leaves_below(directory: Path) -> tuple[Leaf, ...]:
 def _figures(outcome: Outcome, seconds: Mapping[str, float]) -> Table:
     baseline = outcome.decision.baseline
     title = f"leaves (baseline: {baseline.metric} {_figure(baseline.value, '.4f')})"
+    has_champion = outcome.decision.champion is not None
     caption = (
-        "model.tflite raw, gzip -9, and packed (model.tflite.gz); zeros among its weights; most distinct weights in a "
-        "tensor; what its ancestors claim; one inference on the NPU"
+        "model.tflite raw, gzip -9, and packed (model.tflite.gz)"
+        + (", or a patch from the champion's file if that is smaller (update)" if has_champion else "")
+        + "; zeros among its weights; most distinct weights in a tensor; what its ancestors claim; "
+        "one inference on the NPU"
     )
     table = Table(
         title=Text(title, style="bold"), title_justify="left", caption=caption, caption_justify="left", box=SIMPLE
     )
     table.add_column("leaf", no_wrap=True)
-    columns = [baseline.metric, "drop", "bytes", "gzip", "packed", "zeros", "distinct", "claims", "npu ms"]
+    update = ["update"] if has_champion else []
+    columns = [baseline.metric, "drop", "bytes", "gzip", "packed", *update, "zeros", "distinct", "claims", "npu ms"]
     for name in (*columns, "time") if seconds else columns:
         table.add_column(name, justify="right", no_wrap=True)
     figures = {verdict.leaf: verdict.figures for verdict in outcome.decision.verdicts}
@@ -154,6 +163,7 @@ def _figures(outcome: Outcome, seconds: Mapping[str, float]) -> Table:
             _figure(report.deployed.tflite_bytes, ",d"),
             _figure(report.deployed.gzip_bytes, ",d"),
             _figure(report.deployed.packed_bytes, ",d"),
+            *([_figure(figures.get(leaf.stage, {}).get(UPDATE), ",.0f")] if has_champion else []),
             _figure(report.metrics.get("sparsity"), ".1%"),
             _figure(report.metrics.get("max_distinct_values_per_tensor"), ".0f"),
             _claims(report.contract),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.candidates import Candidates
 from collabopt.components.engine.gate.decision import Champion
-from collabopt.components.engine.gate.figures import figures_of
+from collabopt.components.engine.gate.figures import DELTA, figures_of
 from collabopt.components.engine.gate.policy import Policy
 from collabopt.components.engine.gate.sample import TestSamples
 from collabopt.components.engine.records import REPORT_FILE, TFLITE_FILE, LeafReport
@@ -24,11 +24,13 @@ class Reigning:
         champion: The leaf that ships now; None where there is none.
         withdrawn: Digests of what has been rolled back.
         generation: That of the pointer that was read; 0 where there is none.
+        tflite: The champion's file; None where there is no champion.
     """
 
     champion: Champion | None = None
     withdrawn: tuple[str, ...] = ()
     generation: int = 0
+    tflite: bytes | None = None
 
 
 def reigning(
@@ -76,16 +78,18 @@ def reigning(
         accelerator=None if measured.footprint is None else measured.footprint.npu.accelerator,
         dataset_digest=measured.dataset_digest,
     )
-    return Reigning(champion, pointer.withdrawn, generation)
+    return Reigning(champion, pointer.withdrawn, generation, tflite)
 
 
 def check_champion_is_kept(policy: Policy, releases: str) -> None:
-    """Refuses goals against a champion whose figures are kept nowhere.
+    """Refuses goals and priorities that need a champion which is kept nowhere.
 
     Raises:
-        CollaboptError: The policy has such a goal, and there is no place for releases.
+        CollaboptError: The policy has one, and there is no place for releases.
     """
-    if not releases and any(goal.reference == "champion" for goal in policy.goals):
+    compared = any(goal.reference == "champion" for goal in policy.goals)
+    patched = any(each.figure == DELTA for each in (*policy.goals, *policy.priority))
+    if not releases and (compared or patched):
         raise CollaboptError(
             "the policy compares with the champion, but releases are kept nowhere that it could be read from",
             todo="set `releases` to gs://bucket/prefix or a directory, or compare with the baseline",

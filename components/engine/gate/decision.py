@@ -7,7 +7,14 @@ from dataclasses import replace
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.gate.figures import FIGURES, NPU, baseline_figures, figures_of, npu_gap
+from collabopt.components.engine.gate.figures import (
+    FIGURES,
+    NPU,
+    baseline_figures,
+    figures_of,
+    npu_gap,
+    update_figures,
+)
 from collabopt.components.engine.gate.goals import GoalResult, difference_in_words, judge_goal
 from collabopt.components.engine.gate.policy import Policy
 from collabopt.components.engine.gate.selection import Axis, Candidate, Selection, axes_of, figures_in_words, select
@@ -132,6 +139,7 @@ def decide(
     policy: Policy,
     champion: Champion | None = None,
     withdrawn: Collection[str] = (),
+    delta_bytes: Mapping[str, int] | None = None,
 ) -> Decision:
     """Judges every leaf and picks the one to ship.
 
@@ -144,6 +152,7 @@ def decide(
         policy: Goals and priority.
         champion: The leaf that is shipped until now; None for none, which meets every goal against it.
         withdrawn: Digests of files that were rolled back and must not be shipped again.
+        delta_bytes: Leaf -> size of the smallest patch from the champion's file; none without a champion.
 
     Raises:
         CollaboptError: The policy names figures on the NPU, and the leaves were measured for several.
@@ -151,7 +160,10 @@ def decide(
     _check_one_npu(leaves, policy)
     known = baseline_figures(baseline)
     references = {"baseline": known, "champion": _champion_figures(champion, leaves, baseline, policy)}
-    judged = [_judge(name, leaves[name], baseline, policy, references, withdrawn) for name in sorted(leaves)]
+    deltas = delta_bytes or {}
+    judged = [
+        _judge(name, leaves[name], baseline, policy, references, withdrawn, deltas.get(name)) for name in sorted(leaves)
+    ]
     candidates = [Candidate(each.leaf, each.figures, len(each.techniques)) for each in judged if each.qualified]
     axes = axes_of(policy, baseline.metric)
     selection = select(candidates, axes, baseline.metric)
@@ -182,8 +194,10 @@ def _judge(
     policy: Policy,
     references: Mapping[str, Mapping[str, float] | None],
     withdrawn: Collection[str],
+    delta_bytes: int | None,
 ) -> Verdict:
-    metric, figures = baseline.metric, figures_of(report, policy.accelerator)
+    metric = baseline.metric
+    figures = {**figures_of(report, policy.accelerator), **update_figures(report.deployed, delta_bytes)}
     value = _finite(report.metrics.get(metric.name))
     refusals = [refusal for check in CHECKS if (refusal := check(report, baseline))]
     if report.deployed.sha256 in withdrawn:

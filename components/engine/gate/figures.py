@@ -17,19 +17,28 @@ class Figure:
         higher_is_better: Its direction.
         tells_apart: Whether it can rank leaves. Host latency cannot: leaves differ in weights, not in work, and what
             differs is noise.
+        of_update: Whether it is about the way from the champion to the leaf, so that neither baseline nor champion has
+            it.
     """
 
     what: str
     unit: str
     higher_is_better: bool = False
     tells_apart: bool = True
+    of_update: bool = False
 
+
+# Known only where there is a champion.
+DELTA = "delta_bytes"
+UPDATE = "update_bytes"
 
 FIGURES: dict[str, Figure] = {
     "tflite_bytes": Figure("size of model.tflite", "B"),
     "gzip_bytes": Figure("size after gzip -9", "B"),
     "zip_bytes": Figure("size after ZIP deflate", "B"),
     "packed_bytes": Figure("size of model.tflite.gz, what goes over the air", "B"),
+    UPDATE: Figure("what a device that runs the champion downloads, packed file or patch", "B", of_update=True),
+    DELTA: Figure("smallest patch from the champion's file", "B", of_update=True),
     "weight_entropy_bytes": Figure("weights at their entropy, the bound of every code of single weights", "B"),
     "sparsity": Figure("share of zero weights", "", higher_is_better=True),
     "float_operators": Figure("operators left in float", ""),
@@ -81,6 +90,18 @@ def file_figures(deployed: DeployedModel) -> dict[str, float | None]:
         "weight_entropy_bytes": deployed.weight_entropy_bytes if deployed.weights else None,
         "float_operators": len(deployed.float_operators),
     }
+
+
+def update_figures(deployed: DeployedModel, delta_bytes: int | None) -> dict[str, float]:
+    """What it takes to bring a file to a device that runs the champion.
+
+    Args:
+        deployed: The file.
+        delta_bytes: Size of the smallest patch from the champion's file, 0 where it is that file; None without a
+            champion.
+    """
+    known = [size for size in (deployed.packed_bytes or None, delta_bytes) if size is not None]
+    return finite({DELTA: delta_bytes, UPDATE: min(known, default=None)})
 
 
 def npu_figures(npu: NpuEstimate) -> dict[str, float | None]:

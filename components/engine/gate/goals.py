@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict
 
 from collabopt.components.engine.gate.amounts import share_of
-from collabopt.components.engine.gate.figures import FIGURES, NPU, higher_is_better, in_words
+from collabopt.components.engine.gate.figures import DELTA, FIGURES, NPU, higher_is_better, in_words
 from collabopt.components.engine.gate.policy import METRIC, Goal
 from collabopt.components.engine.records import MetricOfRecord
 
@@ -68,6 +68,8 @@ def judge_goal(
             goal=words, figure=name, met=met, value=value, reference=reference, bound=finite, reason=reason
         )
 
+    if value is None and name == DELTA and references["champion"] is None:
+        return result(True, "there is no champion yet to make a patch from")
     if value is None:
         why = f" ({no_npu})" if no_npu and name.startswith(NPU) else ""
         return result(False, f"it has no '{name}'{why}; the goal is {words}")

@@ -97,6 +97,12 @@ class Goal(_OfFigure):
             refuse("max_ratio is for figures that are better low; write max_drop, which may be a share", "max_ratio")
         if self.threshold is None and self.figure in FIGURES and not FIGURES[self.figure].tells_apart:
             refuse(f"'{self.figure}' compares machines, not leaves; only a threshold makes sense", self.kind)
+        if self.threshold is None and self.figure in FIGURES and FIGURES[self.figure].of_update:
+            refuse(
+                f"'{self.figure}' leads from the champion to the leaf: neither baseline nor champion has it; "
+                "only a threshold makes sense",
+                self.kind,
+            )
         return self
 
     @property
@@ -161,6 +167,11 @@ class Policy(Checked):
         default=(Preference(figure="packed_bytes", within="1%"), Preference(figure=METRIC)),
         description="The leaf that is best in the first is shipped; of equally good ones the best in the second, etc.",
         json_schema_extra={"minItems": 1},
+    )
+    fleet_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="How many devices get an update, for the bytes of the whole rollout; null to leave them out.",
     )
     when_none_qualifies: Literal["keep", "fail"] = Field(
         default="keep", description="`keep` leaves the champion as it is and ends well; `fail` also ends the run."

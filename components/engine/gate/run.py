@@ -16,6 +16,7 @@ from collabopt.components.engine.gate.policy import Policy, check_task
 from collabopt.components.engine.gate.proof import prove_on
 from collabopt.components.engine.gate.record import complete_parent, complete_stages
 from collabopt.components.engine.gate.sample import TestSamples
+from collabopt.components.engine.gate.update import delta_sizes, patches_between
 from collabopt.components.engine.records import (
     BASELINE_FILE,
     CARD_FILES,
@@ -25,7 +26,7 @@ from collabopt.components.engine.records import (
     PROOF_SAMPLES,
     SAMPLE_FILE,
 )
-from collabopt.components.engine.release.names import check_model_name
+from collabopt.components.engine.release.names import check_model_name, patch_file
 from collabopt.components.engine.release.object_store import Conflict, open_store
 from collabopt.components.engine.release.promotion import Candidate, promote
 from collabopt.components.engine.tracking import StageRun, open_parent, stage_run
@@ -72,7 +73,12 @@ class Gate:
         candidates = self.measured
         present = reigning(store, self.name, candidates, self.samples, self.policy.accelerator, self.digest)
         decision = decide(
-            candidates.baseline, candidates.reports, self.policy, present.champion, withdrawn=present.withdrawn
+            candidates.baseline,
+            candidates.reports,
+            self.policy,
+            present.champion,
+            withdrawn=present.withdrawn,
+            delta_bytes=delta_sizes(present.tflite, candidates),
         )
         return decision, present
 
@@ -154,7 +160,7 @@ def _promote(gate: Gate, winner: str, present: Reigning, run: StageRun, written:
     candidate = Candidate(
         gate.candidates.reports[winner],
         gate.candidates.directories[winner],
-        {name: written / name for name in RELEASED_FILES},
+        {name: written / name for name in RELEASED_FILES} | _patches(gate, winner, present, written),
     )
     promotion = promote(
         candidate,
@@ -171,6 +177,20 @@ def _promote(gate: Gate, winner: str, present: Reigning, run: StageRun, written:
             "release": f"{promotion.store}/{promotion.manifest}" if promotion.store else "none",
         }
     )
+
+
+def _patches(gate: Gate, winner: str, present: Reigning, written: Path) -> dict[str, Path]:
+    """The files to publish for devices that run the champion: the patches that are smaller than the packed file."""
+    if present.champion is None or present.tflite is None:
+        return {}
+    packed = gate.candidates.reports[winner].deployed.packed_bytes
+    files = {}
+    for patch in patches_between(present.tflite, gate.candidates.tflite(winner)):
+        if not packed or len(patch.content) < packed:
+            path = written / patch_file(present.champion.sha256, patch.format)
+            path.write_bytes(patch.content)
+            files[path.name] = path
+    return files
 
 
 def _write_files(gate: Gate, decision: Decision, written: Path) -> None:

@@ -24,6 +24,7 @@ _CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".json": "application/json",
     ".md": "text/markdown; charset=utf-8",
+    ".zst": "application/zstd",
 }
 
 

@@ -6,6 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from collabopt.components.engine.gate.decision import Decision, Verdict
+from collabopt.components.engine.gate.figures import DELTA, UPDATE
+from collabopt.components.engine.gate.update import update_in_words
 from collabopt.components.engine.records import Footprint, LeafReport
 from collabopt.components.engine.report.card_text import as_markdown
 from collabopt.components.engine.report.interface import interface_of
@@ -13,7 +15,7 @@ from collabopt.components.engine.report.policy_words import priority_in_words
 from collabopt.components.engine.techniques import CLUSTERED, QUANTIZED, SPARSE, properties_after
 
 _TAGS = {SPARSE: "pruned", CLUSTERED: "clustered", QUANTIZED: "quantized"}
-_COMPARED = ("tflite_bytes", "gzip_bytes", "packed_bytes", "npu_latency_ms")
+_COMPARED = ("tflite_bytes", "gzip_bytes", "packed_bytes", UPDATE, "npu_latency_ms")
 _SIZES = ("tflite_bytes", "gzip_bytes", "zip_bytes", "packed_bytes")
 
 
@@ -56,6 +58,7 @@ def model_card(decision: Decision, leaf: LeafReport, tflite: bytes, *, name: str
         "comparison": [{**_compared(each), "ships": each.leaf == decision.winner} for each in decision.verdicts],
         "interface": asdict(interface_of(tflite)),
         "sizes": {each: getattr(deployed, each) for each in _SIZES},
+        "update": _update(decision, verdict),
         "weights": {
             "tensors": len(deployed.weights),
             "bytes": deployed.weight_bytes,
@@ -112,6 +115,17 @@ def _metric(decision: Decision, leaf: LeafReport) -> dict[str, Any]:
 def _goals(verdict: Verdict | None) -> list[dict[str, Any]]:
     judged = verdict.goals if verdict else ()
     return [{"goal": each.goal, "met": each.met, "reason": each.reason} for each in judged]
+
+
+def _update(decision: Decision, verdict: Verdict | None) -> dict[str, Any]:
+    """What a device that runs the champion downloads to get the leaf."""
+    figures = verdict.figures if verdict else {}
+    return {
+        "bytes": figures.get(UPDATE),
+        "delta_bytes": figures.get(DELTA),
+        "from_sha256": decision.champion.sha256 if decision.champion else None,
+        "in_words": update_in_words(decision, verdict) if verdict else None,
+    }
 
 
 def _compared(verdict: Verdict) -> dict[str, Any]:

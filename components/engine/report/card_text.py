@@ -55,6 +55,7 @@ def _facts(card: Mapping[str, Any]) -> str:
             f"SHA-256 of model.tflite: {_code(card['sha256'])}",
             f"size: {count(sizes['tflite_bytes'])} bytes, gzip {count(sizes['gzip_bytes'])}, "
             f"packed {count(sizes['packed_bytes'])}",
+            f"update: {_plain(card['update']['in_words'] or '-')}",
             f"task: {_code(card['task'])}",
             f"data set: SHA-256 {_code(card['data']['digest'])}",
         ]
@@ -92,7 +93,7 @@ def _goals(decision: Mapping[str, Any]) -> str:
 
 
 def _comparison(leaves: Sequence[Mapping[str, Any]], metric: str) -> str:
-    head = ("leaf", "pathway", _plain(metric), "drop", "bytes", "gzip", "packed", "NPU ms", "verdict")
+    head = ("leaf", "pathway", _plain(metric), "drop", "bytes", "gzip", "packed", "update", "NPU ms", "verdict")
     rows = [
         (
             _plain(each["leaf"]),
@@ -102,12 +103,13 @@ def _comparison(leaves: Sequence[Mapping[str, Any]], metric: str) -> str:
             count(each["tflite_bytes"]),
             count(each["gzip_bytes"]),
             count(each["packed_bytes"]),
+            count(each["update_bytes"]),
             milliseconds(each["npu_latency_ms"]),
             f"{_judged(each)}: {_plain(each['reason'])}",
         )
         for each in leaves
     ]
-    return _table(head, rows, "--::::::-")
+    return _table(head, rows, "--:::::::-")
 
 
 def _judged(leaf: Mapping[str, Any]) -> str:

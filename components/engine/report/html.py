@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from collabopt.components.engine.deployed.weights import read_weights
 from collabopt.components.engine.gate.decision import Decision
+from collabopt.components.engine.gate.update import update_in_words
 from collabopt.components.engine.records import LeafReport, StageRecord
 from collabopt.components.engine.report import formats
 from collabopt.components.engine.report.compressible import compressible
@@ -76,6 +77,7 @@ def _view(
         "goals": goal_rows(decision),
         "priority": priority_in_words(decision),
         "front_figures": front_figures(decision),
+        "winners_update": update_in_words(decision, winner.verdict) if winner else "",
         "npu_tools": sorted({f"{row.npu.accelerator}, {row.npu.tool}" for row in rows if row.npu}),
         "none_qualifies": none_qualifies_in_words(decision),
         "trees": [Markup(tree_chart(nodes, metric)), Markup(narrow_tree_chart(nodes, metric))] if nodes else [],

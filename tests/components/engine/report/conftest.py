@@ -123,7 +123,9 @@ def deployed(tflites):
 def make_case(tflites, deployed):
     """Builds leaves and a decision about them."""
 
-    def make(policy="", *, leaves=None, measured=True, broken=(), rename=None, metric="accuracy", champion=None):
+    def make(
+        policy="", *, leaves=None, measured=True, broken=(), rename=None, metric="accuracy", champion=None, deltas=None
+    ):
         rename = rename or {}
         baseline = _baseline(metric)
         reports, files = {}, {}
@@ -136,7 +138,7 @@ def make_case(tflites, deployed):
             ]
             reports[shown] = report.model_copy(update={"lineage": lineage})
             files[shown] = tflites[name]
-        decision = decide(baseline, reports, parse_policy(policy), champion)
+        decision = decide(baseline, reports, parse_policy(policy), champion, delta_bytes=deltas)
         return Case(decision, baseline, reports, files)
 
     return make

@@ -4,6 +4,7 @@ import re
 import pytest
 import yaml
 
+from collabopt.components.engine.gate.decision import Champion
 from collabopt.components.engine.report.card import card_markdown, model_card
 
 HOSTILE = "a|b\n# <script>*x*</script> `c` [l](x)"
@@ -33,6 +34,17 @@ def test_the_card_says_what_the_report_says(made):
     assert card["reproducibility"]["seeds"][report.stage] == 3
     assert any("not measurements of silicon" in line and "1 operators" in line for line in card["limits"])
     assert {"pruned", "clustered", "quantized"} <= set(card["tags"])
+
+
+def test_what_a_device_downloads(made):
+    champion = Champion(sha256="c0ffee" * 10 + "c0ff", leaf="old", figures={"accuracy": 0.97})
+    deltas = {name: 100 + number for number, name in enumerate(made()[0].leaves)}
+    case, card = made(champion=champion, deltas=deltas)
+    size = deltas[case.decision.winner]
+    assert card["update"]["bytes"] == card["update"]["delta_bytes"] == size
+    assert card["update"]["from_sha256"] == champion.sha256
+    assert f"update: {size} B a device, a patch from the champion 'old'" in card_markdown(card)
+    assert {each["leaf"]: each["update_bytes"] for each in card["comparison"]} == deltas
 
 
 def test_the_interface_is_that_of_litert(made):

@@ -184,6 +184,17 @@ def test_the_champion_is_named(make_case, parse):
     assert "the champion, old (accuracy 0.9700, 4,321 bytes packed, c0ffeec0ffee)" in page.text
 
 
+def test_what_a_device_downloads(make_case, parse):
+    champion = Champion(sha256="c0ffee" * 10 + "c0ff", leaf="old", figures={"accuracy": 0.97})
+    leaves = list(make_case().leaves)
+    page = parse(render_report(*make_case(champion=champion, deltas=dict.fromkeys(leaves, 321)).arguments))
+    assert page.text.count("patch 321") == len(leaves)
+    assert "321 B a device, a patch from the champion 'old' (c0ffeec0ffee); the packed file is" in page.text
+    page = parse(render_report(*make_case("fleet_size: 2000000").arguments))
+    assert "there is no champion yet to make a patch from" in page.text
+    assert " GB for a fleet of 2,000,000" in page.text
+
+
 def test_a_leaf_without_its_file_has_no_histogram(make_case, parse):
     case = make_case()
     page = parse(render_report(case.decision, case.baseline, case.leaves, {}))
