@@ -18,6 +18,8 @@ def cluster_preserving_qat(
     learning_rate: float = 1e-4,
     learning_rate_schedule: str = "cosine",
     optimizer: str = "adam",
+    distillation_weight: float = 0.0,
+    distillation_temperature: float = 1.0,
     representative_samples: int = 200,
     palette: str = "tensor",
     accelerator: str = "ethos-u55-128",
@@ -38,6 +40,8 @@ def cluster_preserving_qat(
         learning_rate: Initial learning rate; well below that of the original training.
         learning_rate_schedule: `cosine`, down to zero, or `constant`.
         optimizer: `adam`, `sgd`, `rmsprop` or `adamw`.
+        distillation_weight: Share of the loss that compares outputs with the parent's, its teacher; 0 for labels alone.
+        distillation_temperature: Softens the outputs of both, from 1.
         representative_samples: Samples of the calibration split that set the activation ranges where some layer gets
             none from training.
         palette: `tensor` gives every deployed tensor one palette where the parent has one; `channel` scales every
@@ -65,6 +69,8 @@ def cluster_preserving_qat(
             "learning_rate": learning_rate,
             "learning_rate_schedule": learning_rate_schedule,
             "optimizer": optimizer,
+            "distillation_weight": distillation_weight,
+            "distillation_temperature": distillation_temperature,
             "representative_samples": representative_samples,
             "palette": palette,
             "accelerator": accelerator,

@@ -18,6 +18,8 @@ def quantize_aware_train(
     learning_rate: float = 1e-4,
     learning_rate_schedule: str = "cosine",
     optimizer: str = "adam",
+    distillation_weight: float = 0.0,
+    distillation_temperature: float = 1.0,
     representative_samples: int = 200,
     accelerator: str = "ethos-u55-128",
     seed: int = 0,
@@ -38,6 +40,8 @@ def quantize_aware_train(
         learning_rate: Initial learning rate; well below that of the original training.
         learning_rate_schedule: `cosine`, down to zero, or `constant`.
         optimizer: `adam`, `sgd`, `rmsprop` or `adamw`.
+        distillation_weight: Share of the loss that compares outputs with the parent's, its teacher; 0 for labels alone.
+        distillation_temperature: Softens the outputs of both, from 1.
         representative_samples: Samples of the calibration split that set the activation ranges where some layer gets
             none from training.
         accelerator: Arm Ethos-U that the footprint of the file is estimated for, as `ethos-u55-128` or `ethos-u85-512`.
@@ -63,6 +67,8 @@ def quantize_aware_train(
             "learning_rate": learning_rate,
             "learning_rate_schedule": learning_rate_schedule,
             "optimizer": optimizer,
+            "distillation_weight": distillation_weight,
+            "distillation_temperature": distillation_temperature,
             "representative_samples": representative_samples,
             "accelerator": accelerator,
             "seed": seed,

@@ -21,6 +21,8 @@ def sparsity_preserving_cluster(
     learning_rate: float = 1e-4,
     learning_rate_schedule: str = "cosine",
     optimizer: str = "adam",
+    distillation_weight: float = 0.0,
+    distillation_temperature: float = 1.0,
     seed: int = 0,
     overrides: dict = {},
 ):
@@ -41,6 +43,8 @@ def sparsity_preserving_cluster(
         learning_rate: Initial learning rate; well below that of the original training.
         learning_rate_schedule: `cosine`, down to zero, or `constant`.
         optimizer: `adam`, `sgd`, `rmsprop` or `adamw`.
+        distillation_weight: Share of the loss that compares outputs with the parent's, its teacher; 0 for labels alone.
+        distillation_temperature: Softens the outputs of both, from 1.
         seed: Seeds shuffling and initialisation; the same seed gives the same bytes.
         overrides: Hyperparameters by name that take precedence over the inputs above.
 
@@ -66,6 +70,8 @@ def sparsity_preserving_cluster(
             "learning_rate": learning_rate,
             "learning_rate_schedule": learning_rate_schedule,
             "optimizer": optimizer,
+            "distillation_weight": distillation_weight,
+            "distillation_temperature": distillation_temperature,
             "seed": seed,
         },
         overrides=overrides,

@@ -2,14 +2,18 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from collabopt.components.engine.datasets.store import StoredDataset
+from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.progress import emit
 from collabopt.components.engine.records import StageRecord
 from collabopt.components.engine.settings import TrainingSettings
 from collabopt.components.engine.tracking import StageRun
 from collabopt.components.engine.training.task import Task
+
+if TYPE_CHECKING:
+    from collabopt.components.engine.training.distillation import Teacher
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,15 @@ class Work:
         return model
 
     def fitting(self, plain_model: Any, settings: TrainingSettings) -> Callable[[Any, Sequence[Any]], None]:
-        """A function that fine-tunes what has been wrapped around `plain_model`."""
+        """A function that fine-tunes what has been wrapped around `plain_model`.
+
+        Raises:
+            CollaboptError: The settings want distillation, and the task cannot.
+        """
         from collabopt.components.engine.training.fine_tune import fine_tune
 
         loss = self.task.loss(plain_model)
+        teacher = self._teacher(plain_model, settings)
 
         def on_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
             by_split = {_with_split(name): value for name, value in metrics.items()}
@@ -61,9 +70,36 @@ class Work:
             emit(self.stage, "epoch", epoch=epoch, epochs=settings.epochs, metrics=dict(metrics))
 
         def fit(model: Any, callbacks: Sequence[Any]) -> None:
-            fine_tune(model, self.data, self.task, settings, loss=loss, on_epoch=on_epoch, callbacks=callbacks)
+            fine_tune(
+                model,
+                self.data,
+                self.task,
+                settings,
+                loss=loss,
+                on_epoch=on_epoch,
+                callbacks=callbacks,
+                teacher=teacher,
+            )
 
         return fit
+
+    def _teacher(self, plain_model: Any, settings: TrainingSettings) -> "Teacher | None":
+        from collabopt.components.engine.training.distillation import Teacher
+
+        if not settings.distillation_weight:
+            return None
+        if self.task.distillation is None:
+            raise CollaboptError(
+                f"the task '{self.task.name}' does not say how a model learns from another",
+                where=f"stage '{self.stage}', distillation_weight={settings.distillation_weight:g}",
+                todo="leave distillation_weight at 0, or give the task a `distillation`",
+            )
+        return Teacher(
+            load=self.load_parent,
+            loss=self.task.distillation(plain_model),
+            weight=settings.distillation_weight,
+            temperature=settings.distillation_temperature,
+        )
 
 
 def _with_split(keras_name: str) -> str:

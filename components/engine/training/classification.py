@@ -1,5 +1,6 @@
 """The default task: one label per sample, integer classes; a single output unit means two classes."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,13 @@ def _loss(model: Any) -> Any:
     return tf_keras.losses.SparseCategoricalCrossentropy(from_logits=activation != "softmax")
 
 
+def _distillation(model: Any) -> Any:
+    from collabopt.components.engine.training.distillation import soft_cross_entropy
+
+    wanted = "sigmoid" if model.output_shape[-1] == 1 else "softmax"
+    return functools.partial(soft_cross_entropy, from_logits=_output_activation(model) != wanted)
+
+
 def _output_activation(model: Any) -> str:
     """Name of the activation that the model ends in, seen through layers that leave values as they are."""
     import tf_keras
@@ -98,4 +106,5 @@ TASK = Task(
     loss=_loss,
     fit_metrics=lambda: ["accuracy"],
     check=check_labels,
+    distillation=_distillation,
 )

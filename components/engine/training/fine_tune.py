@@ -6,6 +6,7 @@ from typing import Any
 
 from collabopt.components.engine.datasets.store import StoredDataset
 from collabopt.components.engine.settings import TrainingSettings
+from collabopt.components.engine.training.distillation import Teacher, taught
 from collabopt.components.engine.training.task import Task
 
 EpochReport = Callable[[int, Mapping[str, float]], None]
@@ -20,6 +21,7 @@ def fine_tune(
     loss: Any,
     on_epoch: EpochReport,
     callbacks: Sequence[Any] = (),
+    teacher: Teacher | None = None,
 ) -> None:
     """Trains a model in place on the train split, watched on the validation split.
 
@@ -31,6 +33,7 @@ def fine_tune(
         loss: The task's loss for the unwrapped model: wrappers hide the activation that it is chosen by.
         on_epoch: Called after every epoch with its number, from 1, and its Keras metrics.
         callbacks: Further Keras callbacks.
+        teacher: What the model learns from beside the labels; None for nothing.
     """
     import tf_keras
 
@@ -42,13 +45,14 @@ def fine_tune(
     reporter = tf_keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: on_epoch(epoch + 1, {name: float(value) for name, value in logs.items()})
     )
-    model.fit(
-        batches,
-        validation_data=dataset.batches("validation", 256),
-        epochs=settings.epochs,
-        callbacks=[*callbacks, reporter],
-        verbose=0,
-    )
+    with taught(model, teacher):
+        model.fit(
+            batches,
+            validation_data=dataset.batches("validation", 256),
+            epochs=settings.epochs,
+            callbacks=[*callbacks, reporter],
+            verbose=0,
+        )
 
 
 def _create_variables(model: Any, labels: Any) -> None:

@@ -47,6 +47,10 @@ class Task:
         metric: The metric that the gate decides on.
         loss: Model -> Keras loss to fine-tune with.
         more_metrics: Further metrics to measure on the test split.
+        distillation: Model -> a loss to learn from a teacher with: (teacher's outputs, student's outputs, temperature)
+            -> `[n]`, least where the student gives what the teacher gives; None where the task has none,
+            and stages cannot set `distillation_weight`. Of a regression, say, the squared difference, whatever the
+            temperature: `lambda model: lambda teacher, student, _: tf.reduce_mean((teacher - student) ** 2, -1)`.
         fit_metrics: -> Keras metrics to show after every epoch.
         augment: (features, labels) -> (features, labels) on training batches of tensors; None for none.
         check: (labels of one split, output shape without batch) -> None; raises CollaboptError on labels that do not
@@ -66,6 +70,7 @@ class Task:
     check: "Callable[[np.ndarray, tuple[int, ...]], None] | None" = None
     data: "Callable[[int], Splits] | None" = None
     data_version: Callable[[], str] | None = None
+    distillation: Callable[[Any], Callable[[Any, Any, float], Any]] | None = None
 
     def measure(self, outputs: "np.ndarray", labels: "np.ndarray") -> dict[str, float]:
         """Computes every metric; outputs `[n, ...]` and labels `[n, ...]` belong together by row."""

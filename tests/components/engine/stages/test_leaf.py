@@ -363,3 +363,30 @@ def test_a_leaf_predicts_as_its_parent_does(leaf, data, tmp_path):
     inputs = data.inputs("test")
     expected = load_stage_model(tmp_path / "parent").predict(inputs, verbose=0)
     assert np.abs(predict(tflite, inputs) - expected).max() < 0.05
+
+
+@pytest.mark.parametrize("technique", [QAT, PCQAT])
+def test_a_leaf_may_learn_from_its_parent(leaf, technique):
+    alone, *taught = (leaf(technique, plain, distillation_weight=weight) for weight in (0.0, 0.9, 0.9))
+    by_labels, *by_both = ((directory / TFLITE_FILE).read_bytes() for directory in (alone, *taught))
+    assert by_both[0] == by_both[1] != by_labels
+    reports = [read_leaf_report(directory) for directory in (alone, taught[0])]
+    assert all(report.contract.holds for report in reports)
+    assert reports[0].deployed.operators == reports[1].deployed.operators
+    assert reports[0].deployed.contents["weights"] == reports[1].deployed.contents["weights"]
+
+
+def test_a_task_that_cannot_distil_says_so_before_anything_is_trained(save_parent, data, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    with pytest.raises(CollaboptError, match="'regression' does not say how a model learns from another"):
+        run_stage(
+            "prune",
+            stage="pruned",
+            parent=str(save_parent(plain)),
+            dataset=str(data.directory),
+            output=str(tmp_path / "pruned"),
+            task="tests.components.engine.training.regression_task:TASK",
+            settings={"distillation_weight": 0.5},
+            overrides={},
+        )
+    assert not (tmp_path / "pruned").exists()
