@@ -1,6 +1,6 @@
 """What learning from the parent is worth, on every stage that trains.
 
-`python tests/benchmarks/distillation.py --example digits --seeds 0 1 2 [--leaves L ...] [--train-share S] [--json FILE]`
+`python tests/benchmarks/distillation.py --example digits --seeds 0 1 2 [--leaves L ...] [--train-share S] [--json F]`
 grows the training part of the tree (all seven stages, or those of some leaves) once a seed and choice of weight and
 temperature, the same on every stage, and measures each model on the validation split, where the choice is made, and on
 the test split.
