@@ -40,6 +40,7 @@ def pipeline_arguments(
     name: str | None = None,
     settings: Iterable[str] = (),
     parameters: Iterable[str] = (),
+    plan: Path | None = None,
 ) -> dict[str, object]:
     """Turns what the command line says into the arguments of a pipeline, wherever it then runs.
 
@@ -52,12 +53,15 @@ def pipeline_arguments(
         name: Name of the registered model; None for the pipeline's default.
         settings: `stage.parameter=value` each.
         parameters: `parameter=value` each, of the pipeline.
+        plan: File with settings of single layers; None for none. `stage.layers=value` replaces them for its stage.
 
     Raises:
         CollaboptError: The first problem that is found.
     """
     check_pipeline(pipeline)
     overrides = parse_settings(settings)
+    if plan is not None:
+        overrides = _with_plan(overrides, plan, stages_of(pipeline))
     arguments: dict[str, object] = {
         **EXAMPLE_PARAMETERS.get(model, {}),
         **parse_parameters(parameters, parameters_of(pipeline)),
@@ -214,6 +218,17 @@ def _check_shared(parameter: str, field: str, value: object, technique: str, sta
             where=f"{option} {parameter}={value}",
             todo=f"choose another value, or give this stage its own with --set {stage}.{field}=VALUE",
         ) from error
+
+
+def _with_plan(
+    overrides: Mapping[str, dict[str, object]], file: Path, stages: Mapping[str, str]
+) -> dict[str, dict[str, object]]:
+    from collabopt.components.engine.layer_plan import read_layer_plan
+
+    plan = read_layer_plan(file)
+    planned = {stage: plan.settings_of(technique) for stage, technique in stages.items()}
+    own = {stage: {"layers": layers} for stage, layers in planned.items() if layers}
+    return {stage: {**own.get(stage, {}), **overrides.get(stage, {})} for stage in {**overrides, **own}}
 
 
 def _check_task(task: str) -> None:

@@ -33,6 +33,11 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="STAGE.PARAM=VALUE", help="A setting of one stage; repeatable.")
 ]
 
+Plan = Annotated[
+    Path | None,
+    typer.Option("--plan", metavar="FILE", help="Settings of single layers (YAML), as `collabopt sensitivity` writes."),
+]
+
 Parameters = Annotated[
     list[str] | None,
     typer.Option("--param", metavar="NAME=VALUE", help="A parameter of the pipeline, as sparsity=0.7; repeatable."),

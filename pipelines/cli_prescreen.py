@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from collabopt.pipelines.cli_options import Example, Parameters, Settings, Task, sources
+from collabopt.pipelines.cli_options import Example, Parameters, Plan, Settings, Task, sources
 
 _WIDTH_WITHOUT_TERMINAL = 150
 
@@ -34,6 +34,7 @@ def prescreen(
     ),
     settings: Settings = None,
     parameters: Parameters = None,
+    plan: Plan = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Predict what every leaf will weigh and cost on an NPU, in seconds and without training."""
@@ -53,6 +54,7 @@ def prescreen(
         grid=[*(grid or ()), *(more_axes or ())],
         settings=settings or (),
         parameters=parameters or (),
+        plan=plan,
         policy=policy,
         against=against,
         output=output,

@@ -33,6 +33,7 @@ def plan_run(
     releases: str = "",
     settings: Iterable[str] = (),
     parameters: Iterable[str] = (),
+    plan: Path | None = None,
 ) -> LocalRun:
     """Turns what the command line says into a run that is ready to start.
 
@@ -47,6 +48,7 @@ def plan_run(
         releases: Where releases are kept: `gs://` or a directory; "" for the MLflow registry alone.
         settings: `stage.parameter=value` each.
         parameters: `parameter=value` each, of the pipeline.
+        plan: File with settings of single layers; None for none.
 
     Raises:
         CollaboptError: The first problem that is found.
@@ -60,6 +62,7 @@ def plan_run(
         name=name,
         settings=settings,
         parameters=parameters,
+        plan=plan,
     )
     check_output(output)
     check_engine()

@@ -85,6 +85,7 @@ def plan_submission(
     releases: str | None = None,
     settings: Iterable[str] = (),
     parameters: Iterable[str] = (),
+    plan: Path | None = None,
     experiment: str | None = None,
     service_account: str | None = None,
     mlflow_experiment: str | None = None,
@@ -104,6 +105,7 @@ def plan_submission(
         releases: `gs://` URI where releases are kept; None for the MLflow registry alone.
         settings: `stage.parameter=value` each.
         parameters: `parameter=value` each, of the pipeline.
+        plan: File with settings of single layers; None for none.
         experiment: Kubeflow's experiment; None for `KF_PIPELINES_DEFAULT_EXPERIMENT_NAME`, else `collabopt`.
         service_account: Kubernetes service account of the pods; None for the namespace's default.
         mlflow_experiment: MLflow experiment; None for that of the cluster's settings.
@@ -123,6 +125,7 @@ def plan_submission(
         name=name,
         settings=settings,
         parameters=parameters,
+        plan=plan,
     )
     if releases is not None:
         arguments["releases"] = _bucket(releases, "--releases")

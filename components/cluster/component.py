@@ -16,6 +16,7 @@ def cluster(
     number_of_clusters: int = 16,
     centroid_initialization: str = "kmeans++",
     per_channel: bool = False,
+    layers: dict = {},
     epochs: int = 3,
     batch_size: int = 32,
     learning_rate: float = 1e-4,
@@ -39,6 +40,8 @@ def cluster(
         number_of_clusters: Distinct values left in every clustered layer; at least 2.
         centroid_initialization: `kmeans++`, `linear`, `density` or `random`.
         per_channel: Cluster every output channel by itself instead of the whole kernel.
+        layers: Name or pattern of layers (`block1_*`) -> `{"number_of_clusters": 8}` of their own, or `exclude`; the
+            most specific pattern wins.
         epochs: Passes over the train split.
         batch_size: Samples per step.
         learning_rate: Initial learning rate; well below that of the original training.
@@ -66,6 +69,7 @@ def cluster(
             "number_of_clusters": number_of_clusters,
             "centroid_initialization": centroid_initialization,
             "per_channel": per_channel,
+            "layers": layers,
             "epochs": epochs,
             "batch_size": batch_size,
             "learning_rate": learning_rate,

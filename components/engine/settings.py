@@ -9,7 +9,9 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -18,6 +20,7 @@ from pydantic import (
 
 from collabopt.components.engine.deployed.accelerators import DEFAULT_ACCELERATOR, Accelerator
 from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.layer_patterns import EXCLUDE
 
 OpenUnit = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -37,6 +40,41 @@ class Settings(BaseModel):
         if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
             raise ValueError("a number is wanted, not true or false")
         return value
+
+
+class LayerPruning(Settings):
+    """What pruning does to one layer.
+
+    Attributes:
+        target_sparsity: Share of its weights that become zero; 0 leaves it dense.
+    """
+
+    target_sparsity: Annotated[float, Field(ge=0, lt=1)]
+
+
+class LayerClustering(Settings):
+    """What clustering does to one layer.
+
+    Attributes:
+        number_of_clusters: Distinct values left in it.
+    """
+
+    number_of_clusters: Annotated[int, Field(ge=2)]
+
+
+class LayerSparsityPreservingClustering(LayerClustering):
+    """As `LayerClustering`, where one cluster is the zero."""
+
+    number_of_clusters: Annotated[int, Field(ge=3)]
+
+
+LayerName = Annotated[str, Field(min_length=1)]
+LayerSettings = TypeVar("LayerSettings", bound=Settings)
+# Told apart before they are validated, so that errors speak of what was meant.
+OwnOrExcluded = Annotated[
+    Annotated[LayerSettings, Tag("own")] | Annotated[Literal["exclude"], Tag(EXCLUDE)],
+    Discriminator(lambda value: EXCLUDE if isinstance(value, str) else "own"),
+]
 
 
 class TrainingSettings(Settings):
@@ -74,18 +112,28 @@ class PruningSettings(TrainingSettings):
             target over the first half of training (Zhu & Gupta 2017, https://arxiv.org/abs/1710.01878).
         initial_sparsity: Sparsity at the first step of the polynomial schedule.
         frequency_steps: Steps between two updates of the masks.
+        layers: Name or pattern of layers -> their own `{"target_sparsity": 0.8}`, where 0 leaves them dense as
+            `exclude` does; see `settings_by_layer`.
     """
 
     target_sparsity: OpenUnit = 0.5
     schedule: Literal["constant", "polynomial"] = "constant"
     initial_sparsity: Annotated[float, Field(ge=0, lt=1)] = 0.0
     frequency_steps: Count = 100
+    layers: dict[LayerName, OwnOrExcluded[LayerPruning]] = {}
 
     @model_validator(mode="after")
     def _initial_below_target(self) -> "PruningSettings":
         if self.initial_sparsity >= self.target_sparsity:
             raise ValueError("initial_sparsity must be below target_sparsity")
+        for pattern, own in self.layers.items():
+            if isinstance(own, LayerPruning) and 0 < own.target_sparsity <= self.initial_sparsity:
+                raise ValueError(f"initial_sparsity must be below target_sparsity of layers '{pattern}'")
         return self
+
+    def __hash__(self) -> int:
+        """Equal settings have the same, in whatever order they name layers."""
+        return _hash_of(self)
 
 
 class ClusteringSettings(TrainingSettings):
@@ -95,17 +143,29 @@ class ClusteringSettings(TrainingSettings):
         number_of_clusters: Distinct values left in every clustered layer.
         centroid_initialization: How the first centroids are chosen.
         per_channel: Cluster every output channel by itself instead of the whole kernel.
+        layers: Name or pattern of layers -> their own `{"number_of_clusters": 8}`, or `exclude`; see
+            `settings_by_layer`.
     """
 
     number_of_clusters: Annotated[int, Field(ge=2)] = 16
     centroid_initialization: Literal["kmeans++", "linear", "density", "random"] = "kmeans++"
     per_channel: bool = False
+    layers: dict[LayerName, OwnOrExcluded[LayerClustering]] = {}
+
+    def __hash__(self) -> int:
+        """Equal settings have the same, in whatever order they name layers."""
+        return _hash_of(self)
 
 
 class SparsityPreservingClusteringSettings(ClusteringSettings):
     """Clustering that keeps zeros: one cluster is the zero, so three are the least."""
 
     number_of_clusters: Annotated[int, Field(ge=3)] = 16
+    layers: dict[LayerName, OwnOrExcluded[LayerSparsityPreservingClustering]] = {}  # type: ignore[assignment]
+
+    def __hash__(self) -> int:
+        """Equal settings have the same, in whatever order they name layers."""
+        return _hash_of(self)
 
 
 class PostTrainingQuantizationSettings(Settings):
@@ -237,10 +297,20 @@ def parse_settings(schema: type[SettingsType], values: Mapping[str, object], sta
         ) from error
 
 
+def _hash_of(settings: Settings) -> int:
+    fields = vars(settings) | {"layers": frozenset(settings.layers.items())}  # type: ignore[attr-defined]
+    return hash(frozenset(fields.items()))
+
+
+def readable_path(path: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Where a value is as its author knows it: without the tags of `OwnOrExcluded`, which follow a pattern."""
+    return (*path[:2], *path[3:]) if len(path) > 2 and path[2] in ("own", EXCLUDE) else path
+
+
 def _describe(error: ValidationError) -> str:
     problems = []
     for detail in error.errors():
-        name = ".".join(str(part) for part in detail["loc"])
+        name = ".".join(str(part) for part in readable_path(detail["loc"]))
         if detail["type"] == "extra_forbidden":
             problems.append(f"unknown parameter '{name}'")
         elif name:

@@ -17,6 +17,7 @@ def prune(
     schedule: str = "constant",
     initial_sparsity: float = 0.0,
     frequency_steps: int = 100,
+    layers: dict = {},
     epochs: int = 3,
     batch_size: int = 32,
     learning_rate: float = 1e-4,
@@ -41,6 +42,8 @@ def prune(
         schedule: `constant` prunes to the target at once; `polynomial` ramps up to it over half of the training.
         initial_sparsity: Where the polynomial schedule starts.
         frequency_steps: Steps between two updates of the masks.
+        layers: Name or pattern of layers (`block1_*`) -> `{"target_sparsity": 0.8}` of their own, or `exclude`, which
+            leaves them dense; the most specific pattern wins.
         epochs: Passes over the train split.
         batch_size: Samples per step.
         learning_rate: Initial learning rate; well below that of the original training.
@@ -69,6 +72,7 @@ def prune(
             "schedule": schedule,
             "initial_sparsity": initial_sparsity,
             "frequency_steps": frequency_steps,
+            "layers": layers,
             "epochs": epochs,
             "batch_size": batch_size,
             "learning_rate": learning_rate,

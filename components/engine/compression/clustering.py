@@ -1,8 +1,8 @@
 """Weight clustering with tied weights (Han et al. 2016, https://arxiv.org/abs/1510.00149)."""
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -20,8 +20,9 @@ from collabopt.components.engine.compression.palette import quantize_to_palette
 from collabopt.components.engine.compression.structure import Structure
 from collabopt.components.engine.compression.wrapping import KernelWrapper, unwrap_kernels, wrap_kernels
 from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.layer_patterns import settings_by_layer
 from collabopt.components.engine.records import Claims
-from collabopt.components.engine.settings import ClusteringSettings
+from collabopt.components.engine.settings import ClusteringSettings, LayerClustering
 
 
 def cluster(
@@ -32,9 +33,9 @@ def cluster(
 ) -> tuple[Any, Claims]:
     """Gives every layer a palette by k-means, then fine-tunes the palettes; which weight is in which cluster stays.
 
-    Layers that are frozen, or have no more weights (with `per_channel`, on a channel) than there are clusters, are left
-    as they are. A layer whose weights take fewer distinct values than there are clusters keeps those as its palette.
-    Constraints on kernels are not imposed on palettes.
+    Layers that are excluded or frozen, or have no more weights (with `per_channel`, on a channel) than there are
+    clusters, are not clustered; what is not frozen of them is trained. A layer whose weights take fewer distinct values
+    than there are clusters keeps those as its palette. Constraints on kernels are not imposed on palettes.
 
     Args:
         model: A plain tf_keras model; changed in place, so load it afresh for every stage.
@@ -47,28 +48,72 @@ def cluster(
         The model, and what it may now claim: palettes of the layers that were clustered, zeros of those of the parent.
 
     Raises:
-        CollaboptError: Nothing in the model can be clustered, or the parent is not what its claims say.
+        CollaboptError: Nothing in the model can be clustered, or the parent is not what its claims say, or a pattern
+            matches no layer that can be clustered.
     """
     sparse = frozenset(parent_claims.zero_positions)
     parents = compressible_kernels(model)
     check_zero_positions(parents, parent_claims)
     layers = {name: model.get_layer(name) for name in trainable_kernels(model)}
     axes = {name: channel_axis(layer) if settings.per_channel else None for name, layer in layers.items()}
-    clustered = {
-        name for name in layers if _weights_of_a_palette(parents[name], axes[name]) > settings.number_of_clusters
-    }
-    _check_feasible({name: distinct_values(parents[name], axes[name]) for name in clustered}, settings)
+    sizes = cluster_counts(list(layers), settings)
+    clustered = {name for name in sizes if _weights_of_a_palette(parents[name], axes[name]) > sizes[name]}
+    _check_feasible({name: distinct_values(parents[name], axes[name]) for name in clustered}, sizes, settings)
 
-    tied = {
-        name: _tied(parents[name], settings, sparse=name in sparse, axis=axes[name])
-        for name in layers
-        if name in clustered or name in sparse
+    imposed = {
+        name: _tied(parents[name], settings, sizes[name], sparse=name in sparse, axis=axes[name]) for name in clustered
     }
-    wrapped = wrap_kernels(model, tied)
+    imposed |= {name: _zeros_kept(parents[name]) for name in layers if name in sparse - clustered}
+    wrapped = wrap_kernels(model, imposed)
     fit(wrapped, [])
     unwrap_kernels(wrapped, model)
     _check_zeros_kept(parents, compressible_kernels(model), sparse)
     return model, claims_of(model, pruned=sparse, clustered=clustered, per_channel=settings.per_channel)
+
+
+def cluster_counts(names: Collection[str], settings: ClusteringSettings) -> dict[str, int]:
+    """How many clusters every layer that is to be clustered gets: its own number, or that of all.
+
+    Args:
+        names: Layers that can be clustered.
+        settings: Numbers of clusters.
+
+    Returns:
+        Layer -> number of clusters, without layers that are excluded.
+
+    Raises:
+        CollaboptError: A pattern matches none of the layers, or all of them are excluded.
+    """
+    own = settings_by_layer(settings.layers, names, "clustered")
+    counts = {name: _count(own.get(name), settings.number_of_clusters) for name in names}
+    if names and not any(counts.values()):
+        raise CollaboptError(
+            "the settings exclude every layer, so nothing is clustered",
+            where="layers",
+            todo="cluster one layer at least, or leave the clustering stages out for this model",
+        )
+    return {name: count for name, count in counts.items() if count}
+
+
+def _count(own: LayerClustering | Literal["exclude"] | None, of_all: int) -> int:
+    if own is None:
+        return of_all
+    return own.number_of_clusters if isinstance(own, LayerClustering) else 0
+
+
+class _SparseKernel(KernelWrapper):
+    """Keeps the zeros of a kernel that is not clustered."""
+
+    def __init__(self, layer: Any, structure: Structure) -> None:
+        super().__init__(layer)
+        self._structure = structure
+
+    def imposed_kernel(self) -> tf.Tensor:
+        return self._structure.apply(tf.convert_to_tensor(self.kernel))
+
+
+def _zeros_kept(kernel: np.ndarray) -> Callable[[Any], KernelWrapper]:
+    return functools.partial(_SparseKernel, structure=Structure.of(kernel, sparse=True, clustered=False))
 
 
 class _TiedKernel(KernelWrapper):
@@ -98,14 +143,15 @@ class _TiedKernel(KernelWrapper):
 
 
 def _tied(
-    kernel: np.ndarray, settings: ClusteringSettings, *, sparse: bool, axis: int | None
-) -> Callable[[Any], _TiedKernel]:
+    kernel: np.ndarray, settings: ClusteringSettings, clusters: int, *, sparse: bool, axis: int | None
+) -> Callable[[Any], KernelWrapper]:
     """Clusters a kernel, or each of its slices along `axis`; what wraps the layer with the palettes."""
     values = kernel.copy()
     for part in [values] if axis is None else np.moveaxis(values, axis, 0):
         chosen = part != 0 if sparse else np.ones(part.shape, bool)
-        size = settings.number_of_clusters - sparse
-        part[chosen] = quantize_to_palette(part[chosen], size, settings.centroid_initialization, settings.seed)
+        part[chosen] = quantize_to_palette(
+            part[chosen], clusters - sparse, settings.centroid_initialization, settings.seed
+        )
     structure = Structure.of(values, sparse=sparse, clustered=True, channel_axis=axis)
     palette = structure.palette(tf.constant(values)).numpy()
     return functools.partial(_TiedKernel, structure=structure, palette=palette)
@@ -115,12 +161,12 @@ def _weights_of_a_palette(kernel: np.ndarray, axis: int | None) -> int:
     return kernel.size if axis is None else kernel.size // kernel.shape[axis]
 
 
-def _check_feasible(distinct: dict[str, int], settings: ClusteringSettings) -> None:
-    if max(distinct.values(), default=0) <= settings.number_of_clusters:
+def _check_feasible(distinct: dict[str, int], counts: dict[str, int], settings: ClusteringSettings) -> None:
+    if all(distinct[name] <= counts[name] for name in distinct):
         where = "on an output channel" if settings.per_channel else "in its kernel"
+        least = min(counts.values(), default=settings.number_of_clusters)
         raise CollaboptError(
-            f"no trainable layer has more than {settings.number_of_clusters} distinct weights {where}, so nothing can "
-            "be clustered",
+            f"no trainable layer has more than {least} distinct weights {where}, so nothing can be clustered",
             todo="use fewer clusters, or leave the clustering stages out for this model",
         )
 

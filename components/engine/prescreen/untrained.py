@@ -35,7 +35,7 @@ def untrained_leaf(model: Any, data: StoredDataset, recipe: Recipe) -> Leaf:
 
 
 def _prune(model: Any, settings: PruningSettings, claims: Claims) -> tuple[Any, Claims]:
-    return prune_at_once(model, settings.target_sparsity)
+    return prune_at_once(model, settings)
 
 
 def _cluster(model: Any, settings: ClusteringSettings, claims: Claims) -> tuple[Any, Claims]:

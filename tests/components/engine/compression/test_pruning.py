@@ -114,7 +114,7 @@ def test_a_model_without_kernels_to_train_is_refused(pruned, net):
 
 def test_pruning_at_once_masks_the_smallest_weights_and_changes_nothing_else(net):
     before, others = compressible_kernels(net), net.get_layer("dense").get_weights()[1]
-    model, claims = prune_at_once(net, 0.75)
+    model, claims = prune_at_once(net, PruningSettings(target_sparsity=0.75))
     assert set(claims.sparsity) == set(claims.zero_positions) == {"conv", "pointwise", "dense"}
     for name, kernel in compressible_kernels(model).items():
         kept = kernel != 0
