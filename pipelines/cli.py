@@ -10,12 +10,13 @@ import typer
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.records import HTML_FILE
-from collabopt.pipelines import cli_compile, cli_prescreen, cli_submit
+from collabopt.pipelines import cli_compile, cli_prescreen, cli_sensitivity, cli_submit
 from collabopt.pipelines.cli_options import (
     Example,
     Name,
     Parameters,
     Pipeline,
+    Plan,
     Policy,
     Settings,
     Task,
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 
 app.command("prescreen")(cli_prescreen.prescreen)
+app.command("sensitivity")(cli_sensitivity.sensitivity)
 app.command("compile", rich_help_panel=cli_submit.KUBEFLOW)(cli_compile.compile_command)
 app.command("cluster-schema", rich_help_panel=cli_submit.KUBEFLOW)(cli_compile.print_schema)
 app.command("submit", rich_help_panel=cli_submit.KUBEFLOW)(cli_submit.submit)
@@ -90,6 +92,7 @@ def run(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the result.")] = DEFAULT_OUTPUT,
     settings: Settings = None,
     parameters: Parameters = None,
+    plan: Plan = None,
     name: Name = None,
     releases: Annotated[
         str, typer.Option(metavar="URI", help="Where releases are kept: gs://bucket/prefix or a directory.")
@@ -113,6 +116,7 @@ def run(
         releases=releases,
         settings=settings or (),
         parameters=parameters or (),
+        plan=plan,
     )
     # Without a terminal rich assumes 80 columns, which the tables do not fit.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)

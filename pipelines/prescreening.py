@@ -63,6 +63,7 @@ def plan_prescreen(
     grid: Iterable[str] = (),
     settings: Iterable[str] = (),
     parameters: Iterable[str] = (),
+    plan: Path | None = None,
     policy: Path | None = None,
     against: Path | None = None,
     output: Path = Path(PRESCREEN_FILE),
@@ -76,6 +77,7 @@ def plan_prescreen(
         grid: `axis=value,value` each.
         settings: `stage.parameter=value` each.
         parameters: `parameter=value` each, of the pipeline.
+        plan: File with settings of single layers; None for none.
         policy: File with the gate's policy; None for none.
         against: Output directory of a run; None for none.
         output: File for the predictions, or a directory for `prescreen.json`.
@@ -92,6 +94,7 @@ def plan_prescreen(
         policy=policy,
         settings=settings,
         parameters=parameters,
+        plan=plan,
     )
     overrides: dict[str, dict[str, object]] = given["settings"]  # type: ignore[assignment]
     axes = parse_grid(grid, defaults, given, overrides)
@@ -117,8 +120,8 @@ def plan_prescreen(
         task=task or DEFAULT_TASK,
         grid=axes,
         recipes=recipes_over(ways, axes, everything, overrides, wanted.accelerator if wanted else None),
-        dataset_settings=_settings(DatasetSettings, "load_dataset", "dataset", everything, overrides),
-        import_settings=_settings(ImportSettings, "import_model", ROOT, everything, overrides),
+        dataset_settings=settings_of_stage(DatasetSettings, "load_dataset", "dataset", everything, overrides),
+        import_settings=settings_of_stage(ImportSettings, "import_model", ROOT, everything, overrides),
         policy=wanted,
         against=against,
         output=output,
@@ -198,9 +201,10 @@ def _trained(directory: Path | None) -> list[Any]:
     return [leaf.report for leaf in leaves_below(directory / LEAVES)]
 
 
-def _settings(
+def settings_of_stage(
     kind: type, technique: str, stage: str, parameters: Mapping[str, Any], overrides: Mapping[str, Mapping[str, Any]]
 ) -> Any:
+    """The settings of a stage above the tree, as a run would have them."""
     return parse_settings(kind, {**inputs_of(technique, parameters), **overrides.get(stage, {})}, stage)
 
 

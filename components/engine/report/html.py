@@ -12,6 +12,7 @@ from collabopt.components.engine.gate.update import update_in_words
 from collabopt.components.engine.records import LeafReport, StageRecord
 from collabopt.components.engine.report import formats
 from collabopt.components.engine.report.compressible import compressible
+from collabopt.components.engine.report.layer_plan_rows import layer_plans
 from collabopt.components.engine.report.leaf_rows import LeafRow, leaf_rows
 from collabopt.components.engine.report.lineage import lineage_rows, version_rows
 from collabopt.components.engine.report.pareto_chart import Limit, ParetoPoint, pareto_chart
@@ -85,6 +86,7 @@ def _view(
         "not_in_chart": [row.name for row in rows if row.name not in {point.name for point in _points(rows)}],
         "leaf_histograms": list(_leaf_histograms(rows, tflites)),
         "layer_histograms": list(_layer_histograms(winner, tflites)),
+        "layer_plans": layer_plans(rows),
         "lineage": lineage_rows(leaves, nodes),
         "versions": version_rows(baseline, leaves),
         "NOT_MEASURED": formats.NOT_MEASURED,

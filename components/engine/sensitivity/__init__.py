@@ -1,0 +1,1 @@
+"""How much of its accuracy a model owes to each layer's weights, and the plan that follows from it."""
