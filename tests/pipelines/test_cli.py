@@ -41,6 +41,7 @@ def test_the_tree_names_every_stage_once_within_80_columns(collabopt: Callable[.
         ["tree"],
         ["run", "--help"],
         ["prescreen", "--help"],
+        ["sensitivity", "--help"],
         ["compile", "--help"],
         ["run", "--example", "digits", "--pipeline", "x"],
         ["submit", "--help"],

@@ -24,9 +24,15 @@ STRUCTURE = {
 PARAMETERS = {**parameters_of("exhaustive"), "sparsity": 0.6, "clusters": 5}
 
 
-def recipe(leaf, **parameters):
+LAYERS = {
+    "pruned": {"layers": {"conv": "exclude", "d*": {"target_sparsity": 0.25}}},
+    "pruned_clustered": {"layers": {"dense": "exclude", "conv": {"number_of_clusters": 3}}},
+}
+
+
+def recipe(leaf, overrides=None, **parameters):
     way = [(stage.name, stage.technique.name) for stage in TREE.path(leaf)]
-    return recipe_of(way, {**PARAMETERS, **parameters}, {})
+    return recipe_of(way, {**PARAMETERS, **parameters}, overrides or {})
 
 
 @pytest.fixture
@@ -59,7 +65,7 @@ def baseline(data, tmp_path, monkeypatch):
 def trained(data, baseline, tmp_path):
     """Runs the real stages down to a leaf, in steps that move nothing; gives the leaf's file."""
 
-    def run(leaf):
+    def run(leaf, layers=None):
         parent = baseline
         for stage in TREE.path(leaf):
             output = tmp_path / stage.name
@@ -70,7 +76,7 @@ def trained(data, baseline, tmp_path):
                 dataset=str(data.directory),
                 output=str(output),
                 task=DEFAULT_TASK,
-                settings=STRUCTURE.get(stage.technique.name, {}),
+                settings={**STRUCTURE.get(stage.technique.name, {}), **(layers or {}).get(stage.name, {})},
                 overrides=UNMOVED if stage.trains else {},
             )
             parent = output
@@ -84,6 +90,21 @@ def test_a_leaf_that_nothing_has_trained_is_predicted_to_the_byte(leaf, data, ba
     predicted = untrained_leaf(load_stage_model(baseline), data, recipe(leaf))
     assert predicted.tflite == trained(leaf)
     assert predicted.contract.holds
+
+
+def test_settings_of_single_layers_are_predicted_to_the_byte(data, baseline, trained):
+    model = load_stage_model(baseline)
+    predicted = untrained_leaf(model, data, recipe("pruned_clustered_ptq", LAYERS))
+    assert predicted.tflite == trained("pruned_clustered_ptq", LAYERS)
+    kernels = compressible_kernels(model)
+    assert {name: round(float(np.mean(kernel == 0)), 2) for name, kernel in kernels.items()} == {
+        "conv": 0,
+        "pointwise": 0.6,
+        "dense": 0.25,
+    }
+    assert len(np.unique(kernels["conv"])) == 3
+    assert len(np.unique(kernels["pointwise"])) == 5
+    assert len(np.unique(kernels["dense"])) > 5
 
 
 @pytest.mark.parametrize("leaf", ["pruned_clustered_ptq", "pcqat"])
