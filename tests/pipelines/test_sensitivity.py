@@ -28,10 +28,12 @@ model = tf_keras.Sequential([
     layers.Flatten(),
     layers.Dense(128, use_bias=False, name="first"),
     layers.Dense(64, use_bias=False, name="second"),
+    layers.Dense(64, use_bias=False, name="third"),
     layers.Softmax(),
 ])
 model.get_layer("first").set_weights([np.hstack([0.1 * np.eye(64), np.ones((64, 64))])])
 model.get_layer("second").set_weights([np.vstack([50 * np.eye(64), np.zeros((64, 64))])])
+model.get_layer("third").set_weights([np.eye(64)])
 model.save("model.keras")
 """
 
@@ -72,8 +74,9 @@ def drops(trials: list) -> dict[float, float]:
 
 def test_every_layer_is_tried_at_every_value_on_calibration_samples(found: Sensitivity):
     assert [(each.layer, each.weights, each.share) for each in found.layers] == [
-        ("first", 8192, 0.5),
-        ("second", 8192, 0.5),
+        ("first", 8192, 0.4),
+        ("second", 8192, 0.4),
+        ("third", 4096, 0.2),
     ]
     assert (found.metric, found.baseline) == ("accuracy", 1.0)
     assert found.samples == 30 < found.calibration_samples < 60
@@ -83,18 +86,20 @@ def test_every_layer_is_tried_at_every_value_on_calibration_samples(found: Sensi
 
 
 def test_what_changes_nothing_costs_nothing_also_after_what_does(found: Sensitivity):
-    first, second = found.layers
+    first, *others = found.layers
     costs = drops(first.pruned)
     assert costs.pop(0.3) == 0
     assert all(drop > 0.9 for drop in costs.values())
     assert drops(first.clustered) == {32: 0, 16: 0, 8: 0, 4: 0}  # it has three values
-    assert drops(second.pruned) == {0.3: 0, 0.5: 0, 0.7: 0, 0.8: 0, 0.9: 0}  # only zeros are masked
-    assert drops(second.clustered) == {32: 0, 16: 0, 8: 0, 4: 0}
+    for other in others:  # with two processes, the last one follows the first in the same
+        assert drops(other.pruned) == {0.3: 0, 0.5: 0, 0.7: 0, 0.8: 0, 0.9: 0}  # only zeros are masked
+        assert drops(other.clustered) == {32: 0, 16: 0, 8: 0, 4: 0}
 
 
 def test_the_plan_is_written_as_a_run_takes_it(found: Sensitivity, directory: Path):
     assert read_layer_plan(directory / "plan.yaml") == found.plan
-    assert found.plan.model_dump()["prune"] == {"first": {"target_sparsity": 0.3}, "second": {"target_sparsity": 0.9}}
+    most = {"target_sparsity": 0.9}
+    assert found.plan.model_dump()["prune"] == {"first": {"target_sparsity": 0.3}, "second": most, "third": most}
     assert found.plan.model_dump()["cluster"]["first"] == {"number_of_clusters": 4}
     assert "30 calibration samples" in (directory / "plan.yaml").read_text()
 
@@ -107,8 +112,8 @@ def test_the_table_shows_drops_in_per_cent_and_the_plan(found: Sensitivity):
     print_sensitivity(console, found.model_copy(update={"layers": [*found.layers, small], "plan": excluded}))
     printed = console.export_text()
     lines = [line.split() for line in printed.splitlines()]
-    assert ["second", "8,192", "50.0%", *["0.0"] * 5, "0.9"] in lines
-    assert ["second", "8,192", "50.0%", *["0.0"] * 4, "4"] in lines
+    assert ["second", "8,192", "40.0%", *["0.0"] * 5, "0.9"] in lines
+    assert ["second", "8,192", "40.0%", *["0.0"] * 4, "4"] in lines
     assert ["small", "9", "1.0%", "50.0", "-", "-", "-", "-", "exclude"] in lines
     assert f"first 30 of {found.calibration_samples} calibration samples" in printed
 

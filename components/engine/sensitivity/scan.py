@@ -2,7 +2,6 @@
 
 import functools
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ CLUSTERS = (32, 16, 8, 4)
 MOST_SAMPLES = 500
 
 _BATCH = 256
+# TensorFlow takes all cores for one model already; a second process fills the gaps that k-means and Python leave.
+_PROCESSES = 2
 
 
 def scan(
@@ -30,7 +31,7 @@ def scan(
     allow_lambda: bool = False,
     log: Path | None = None,
 ) -> Scan:
-    """Scans every layer that can be pruned or clustered, in a process for every core.
+    """Scans every layer that can be pruned or clustered, in two processes.
 
     This process only imports TensorFlow; it must not have computed anything with it.
 
@@ -47,7 +48,7 @@ def scan(
             process has died.
     """
     preload()
-    parts = os.cpu_count() or 1
+    parts = _PROCESSES
     works = [
         functools.partial(_scan_part, baseline, dataset, task, samples, allow_lambda, part, parts)
         for part in range(parts)
