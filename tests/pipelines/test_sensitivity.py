@@ -31,7 +31,7 @@ model = tf_keras.Sequential([
     layers.Dense(64, use_bias=False, name="third"),
     layers.Softmax(),
 ])
-model.get_layer("first").set_weights([np.hstack([0.1 * np.eye(64), np.ones((64, 64))])])
+model.get_layer("first").set_weights([np.hstack([0.1 * np.eye(64), 10 * (1 + np.arange(4096).reshape(64, 64) % 9)])])
 model.get_layer("second").set_weights([np.vstack([50 * np.eye(64), np.zeros((64, 64))])])
 model.get_layer("third").set_weights([np.eye(64)])
 model.save("model.keras")
@@ -90,7 +90,9 @@ def test_what_changes_nothing_costs_nothing_also_after_what_does(found: Sensitiv
     costs = drops(first.pruned)
     assert costs.pop(0.3) == 0
     assert all(drop > 0.9 for drop in costs.values())
-    assert drops(first.clustered) == {32: 0, 16: 0, 8: 0, 4: 0}  # it has three values
+    costs = drops(first.clustered)
+    assert costs.pop(32) == costs.pop(16) == 0  # it has eleven values
+    assert all(drop > 0.9 for drop in costs.values())
     for other in others:  # with two processes, the last one follows the first in the same
         assert drops(other.pruned) == {0.3: 0, 0.5: 0, 0.7: 0, 0.8: 0, 0.9: 0}  # only zeros are masked
         assert drops(other.clustered) == {32: 0, 16: 0, 8: 0, 4: 0}
@@ -100,7 +102,7 @@ def test_the_plan_is_written_as_a_run_takes_it(found: Sensitivity, directory: Pa
     assert read_layer_plan(directory / "plan.yaml") == found.plan
     most = {"target_sparsity": 0.9}
     assert found.plan.model_dump()["prune"] == {"first": {"target_sparsity": 0.3}, "second": most, "third": most}
-    assert found.plan.model_dump()["cluster"]["first"] == {"number_of_clusters": 4}
+    assert found.plan.model_dump()["cluster"]["first"] == {"number_of_clusters": 16}
     assert "30 calibration samples" in (directory / "plan.yaml").read_text()
 
 
