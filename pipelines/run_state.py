@@ -39,12 +39,12 @@ class Event:
 
     Attributes:
         stage: Stage that reports.
-        kind: `started`, `epoch`, `finished` or `failed`.
+        kind: `started`, `epoch`, `finished`, `skipped` or `failed`.
         time: Seconds since the epoch.
         metrics: Scalars, of an epoch or of the finished stage.
         epoch: Epoch just ended, counted from 1; 0 for other events.
         epochs: Epochs in all.
-        message: Why a stage failed.
+        message: Why a stage failed, or is not trained.
     """
 
     stage: str
@@ -70,7 +70,7 @@ class StageState:
         epoch: Last epoch that ended.
         epochs: Epochs in all.
         metrics: The latest scalars.
-        message: Why it failed.
+        message: Why it failed, or is not trained.
     """
 
     name: str
@@ -120,6 +120,8 @@ class RunState:
                 state = replace(state, epoch=event.epoch, epochs=event.epochs, metrics=event.metrics)
             case "finished":
                 state = replace(state, phase=Phase.DONE, ended=event.time, metrics=event.metrics)
+            case "skipped":
+                state = replace(state, phase=Phase.SKIPPED, ended=event.time, message=event.message)
             case "failed":
                 state = replace(state, phase=Phase.FAILED, ended=event.time, message=event.message)
         self._states[event.stage] = state

@@ -26,6 +26,7 @@ def cluster(
     distillation_temperature: float = 1.0,
     seed: int = 0,
     overrides: dict = {},
+    skip: str = "",
 ):
     """Cluster a model's weights while fine-tuning it.
 
@@ -51,6 +52,7 @@ def cluster(
         distillation_temperature: Softens the outputs of both, from 1.
         seed: Seeds shuffling and initialisation; the same seed gives the same bytes.
         overrides: Hyperparameters by name that take precedence over the inputs above.
+        skip: Why the stage is not trained, which is then all that it says; empty to train it.
 
     Returns:
         model: Directory with the fp32 model and `stage.json`.
@@ -80,4 +82,5 @@ def cluster(
             "seed": seed,
         },
         overrides=overrides,
+        skip=skip,
     ).write_to(model, metrics)

@@ -25,6 +25,7 @@ def cluster_preserving_qat(
     accelerator: str = "ethos-u55-128",
     seed: int = 0,
     overrides: dict = {},
+    skip: str = "",
 ):
     """Fine-tune a clustered model with fake quantization and keep its clusters (CQAT).
 
@@ -49,6 +50,7 @@ def cluster_preserving_qat(
         accelerator: Arm Ethos-U that the footprint of the file is estimated for, as `ethos-u55-128` or `ethos-u85-512`.
         seed: Seeds shuffling and initialisation; the same seed gives the same bytes.
         overrides: Hyperparameters by name that take precedence over the inputs above.
+        skip: Why the stage is not trained, which is then all that it says; empty to train it.
 
     Returns:
         model: Directory with `model.tflite`, `report.json` and `model_data.cc/.h`.
@@ -77,4 +79,5 @@ def cluster_preserving_qat(
             "seed": seed,
         },
         overrides=overrides,
+        skip=skip,
     ).write_to(model, metrics)

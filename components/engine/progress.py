@@ -16,9 +16,9 @@ def emit(stage: str, event: str, **fields: object) -> None:
 
     Args:
         stage: Name of the stage that reports.
-        event: One of `started`, `epoch`, `finished`, `failed`.
+        event: One of `started`, `epoch`, `finished`, `skipped`, `failed`.
         **fields: JSON-serialisable details: `epoch`, `epochs` and `metrics` of an epoch; `metrics` of a finished
-            stage; `message` of a failed one.
+            stage; `message` of a failed one, and of one that is not trained.
     """
     path = os.environ.get(PROGRESS_FILE_VARIABLE)
     if not path:

@@ -1,4 +1,7 @@
-"""What a stage says of itself: `stage.json` beside a fp32 model, `report.json` beside a deployed one."""
+"""What a stage says of itself: `stage.json` beside a fp32 model, `report.json` beside a deployed one.
+
+A stage that was not trained has `skipped.json`, and nothing beside it.
+"""
 
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -11,6 +14,7 @@ from collabopt.components.engine.techniques import pathway_of
 
 STAGE_FILE = "stage.json"
 REPORT_FILE = "report.json"
+SKIPPED_FILE = "skipped.json"
 TFLITE_FILE = "model.tflite"
 CURVE_FILE = "training_curve.csv"
 PACKED_FILE = "model.tflite.gz"
@@ -42,6 +46,7 @@ class Step(_Record):
         metric_value: What its model reached in the deciding metric on the test split; None where that is not finite.
         metrics: Every finite scalar that the stage measured; empty for a leaf, whose report has them.
         mlflow_run_id: Run that logged the stage.
+        skipped: Why it was not trained; "" where it was.
     """
 
     stage: str
@@ -50,6 +55,7 @@ class Step(_Record):
     metric_value: float | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
     mlflow_run_id: str = ""
+    skipped: str = ""
 
 
 class MetricOfRecord(_Record):
@@ -362,9 +368,21 @@ class LeafReport(StageRecord):
     proof: Proof | None = None
 
 
+class SkippedRecord(StageRecord):
+    """The record of a stage that was not trained, without metrics and claims; its last step says why."""
+
+    @property
+    def reason(self) -> str:
+        """Why it was not trained."""
+        return self.lineage[-1].skipped
+
+
 def write_record(record: StageRecord, directory: str | Path) -> Path:
-    """Writes `report.json` for a leaf, `stage.json` for any other stage, and returns its path."""
-    path = Path(directory) / (REPORT_FILE if isinstance(record, LeafReport) else STAGE_FILE)
+    """Writes `report.json` for a leaf, `stage.json` for any other stage, and returns its path.
+
+    For a stage that was not trained, leaf or not, it is `skipped.json`.
+    """
+    path = Path(directory) / _file_of(record)
     path.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return path
 
@@ -376,6 +394,16 @@ def read_stage_record(directory: str | Path) -> StageRecord:
         CollaboptError: The file is missing or not a stage record.
     """
     return _read(StageRecord, Path(directory) / STAGE_FILE)
+
+
+def read_skipped(directory: str | Path) -> SkippedRecord | None:
+    """Reads the `skipped.json` of a stage's directory; None where there is none.
+
+    Raises:
+        CollaboptError: The file is not the record of a skipped stage.
+    """
+    path = Path(directory) / SKIPPED_FILE
+    return _read(SkippedRecord, path) if path.is_file() else None
 
 
 def read_baseline(path: str | Path) -> StageRecord:
@@ -394,6 +422,12 @@ def read_leaf_report(directory: str | Path) -> LeafReport:
         CollaboptError: The file is missing or not a leaf report.
     """
     return _read(LeafReport, Path(directory) / REPORT_FILE)
+
+
+def _file_of(record: StageRecord) -> str:
+    if isinstance(record, SkippedRecord):
+        return SKIPPED_FILE
+    return REPORT_FILE if isinstance(record, LeafReport) else STAGE_FILE
 
 
 def _read(kind: type[RecordType], path: Path) -> RecordType:

@@ -18,6 +18,7 @@ def post_training_quantize(
     accelerator: str = "ethos-u55-128",
     seed: int = 0,
     overrides: dict = {},
+    skip: str = "",
 ):
     """Quantize a model to full-integer int8 without training.
 
@@ -34,6 +35,7 @@ def post_training_quantize(
         accelerator: Arm Ethos-U that the footprint of the file is estimated for, as `ethos-u55-128` or `ethos-u85-512`.
         seed: Kept for a uniform interface; calibration takes the first samples of its split.
         overrides: Hyperparameters by name that take precedence over the inputs above.
+        skip: Why the leaf is not made, which is then all that it says; empty to make it.
 
     Returns:
         model: Directory with `model.tflite`, `report.json` and `model_data.cc/.h`.
@@ -55,4 +57,5 @@ def post_training_quantize(
             "seed": seed,
         },
         overrides=overrides,
+        skip=skip,
     ).write_to(model, metrics)

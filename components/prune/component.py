@@ -27,6 +27,7 @@ def prune(
     distillation_temperature: float = 1.0,
     seed: int = 0,
     overrides: dict = {},
+    skip: str = "",
 ):
     """Prune a model by weight magnitude while fine-tuning it.
 
@@ -53,6 +54,7 @@ def prune(
         distillation_temperature: Softens the outputs of both, from 1.
         seed: Seeds shuffling and initialisation; the same seed gives the same bytes.
         overrides: Hyperparameters by name that take precedence over the inputs above.
+        skip: Why the stage is not trained, which is then all that it says; empty to train it.
 
     Returns:
         model: Directory with the fp32 model and `stage.json`.
@@ -83,4 +85,5 @@ def prune(
             "seed": seed,
         },
         overrides=overrides,
+        skip=skip,
     ).write_to(model, metrics)

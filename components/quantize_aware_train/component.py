@@ -24,6 +24,7 @@ def quantize_aware_train(
     accelerator: str = "ethos-u55-128",
     seed: int = 0,
     overrides: dict = {},
+    skip: str = "",
 ):
     """Fine-tune a model with fake quantization (QAT) and convert it to int8.
 
@@ -47,6 +48,7 @@ def quantize_aware_train(
         accelerator: Arm Ethos-U that the footprint of the file is estimated for, as `ethos-u55-128` or `ethos-u85-512`.
         seed: Seeds shuffling and initialisation; the same seed gives the same bytes.
         overrides: Hyperparameters by name that take precedence over the inputs above.
+        skip: Why the stage is not trained, which is then all that it says; empty to train it.
 
     Returns:
         model: Directory with `model.tflite`, `report.json` and `model_data.cc/.h`.
@@ -74,4 +76,5 @@ def quantize_aware_train(
             "seed": seed,
         },
         overrides=overrides,
+        skip=skip,
     ).write_to(model, metrics)

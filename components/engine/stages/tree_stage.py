@@ -6,13 +6,14 @@ from typing import Any
 
 from collabopt.components.engine.datasets.store import StoredDataset
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.records import Claims, StageRecord, Step, read_stage_record
+from collabopt.components.engine.records import Claims, StageRecord, Step
 from collabopt.components.engine.session import make_deterministic, stage_session
 from collabopt.components.engine.settings import (
     ClusteringSettings,
     PruningSettings,
     settings_for,
 )
+from collabopt.components.engine.skipping import read_parent, reason_to_skip, skip_stage
 from collabopt.components.engine.stage_host import hosted
 from collabopt.components.engine.stage_result import StageResult
 from collabopt.components.engine.stages.kept_claims import kept_claims
@@ -40,6 +41,7 @@ def run_stage(
     task: str,
     settings: Mapping[str, object],
     overrides: Mapping[str, object],
+    skip: str = "",
 ) -> StageResult:
     """Runs one stage of the tree.
 
@@ -48,10 +50,12 @@ def run_stage(
         stage: Name of the stage in the tree.
         parent: Directory of the parent's fp32 model.
         dataset: `Dataset` directory.
-        output: Directory to write: a fp32 model and `stage.json`, or a leaf's `model.tflite` and `report.json`.
+        output: Directory to write: a fp32 model and `stage.json`, or a leaf's `model.tflite` and `report.json`; where
+            the stage is not trained, `skipped.json`.
         task: Import path of the task.
         settings: Hyperparameters as the component got them.
         overrides: Hyperparameters that take precedence.
+        skip: Why the stage is not trained; "" to train it, unless its parent was not.
 
     Returns:
         Scalars and metadata of the outcome.
@@ -61,14 +65,14 @@ def run_stage(
     """
     with stage_session(stage):
         checked = settings_for(technique, {**settings, **overrides}, stage)
-        parent_record = read_stage_record(parent)
+        parent_record = read_parent(parent)
         data = StoredDataset(dataset)
         _check_parent(technique, stage, parent_record, data)
-        step = Step(stage=stage, technique=technique, settings=checked.model_dump())
+        reason = reason_to_skip(skip, parent_record)
+        step = Step(stage=stage, technique=technique, settings=checked.model_dump(), skipped=reason)
         lineage = [*parent_record.lineage, step]
         with stage_run(stage, tags=lineage_tags(lineage)) as run:
             run.log_params(step.settings)
-            work = Work(stage, parent, parent_record, data, load_task(task), run)
             record = StageRecord(
                 lineage=lineage,
                 task=task,
@@ -78,6 +82,9 @@ def run_stage(
                 mlflow=run.ids,
                 versions=versions(),
             )
+            if reason:
+                return skip_stage(record, Path(output), run)
+            work = Work(stage, parent, parent_record, data, load_task(task), run)
             make_deterministic(step.settings["seed"])
             if TECHNIQUES[technique].deploys:
                 leaf = _LEAVES[technique](work, checked, record.claims)

@@ -15,10 +15,12 @@ from collabopt.components.engine.techniques import TECHNIQUES, pathway_of
 from collabopt.components.engine.tracking.account import Account
 from collabopt.components.engine.tracking.stage import STAGE_TAG, stage_params
 
+SKIPPED_TAG = "collabopt.skipped"
+
 
 def lineage_tags(lineage: Sequence[Step]) -> dict[str, str]:
     """Tags that tell where in the tree the last step of a lineage stands."""
-    technique = lineage[-1].technique
+    technique, skipped = lineage[-1].technique, lineage[-1].skipped
     if len(lineage) == 1:
         return {"collabopt.technique": technique, "collabopt.pathway": "baseline"}
     return {
@@ -27,6 +29,7 @@ def lineage_tags(lineage: Sequence[Step]) -> dict[str, str]:
         "collabopt.techniques": ">".join(step.technique for step in lineage),
         "collabopt.pathway": pathway_of(step.technique for step in lineage),
         "collabopt.leaf": str(TECHNIQUES[technique].deploys).lower(),
+        **({SKIPPED_TAG: skipped} if skipped else {}),
     }
 
 
