@@ -13,6 +13,7 @@ CATALOGUE = (
     "configure",
     "load_dataset",
     "import_model",
+    "prescreen",
     "prune",
     "cluster",
     "sparsity_preserving_cluster",

@@ -11,6 +11,7 @@ import yaml
 from collabopt.components.engine.bindings import BINDINGS
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.fetch import EXAMPLE_SCHEME
+from collabopt.components.engine.prescreen.mode import check_mode
 from collabopt.components.engine.settings import SETTINGS, settings_for
 from collabopt.pipelines import PIPELINES, parameters_of, stages_of
 
@@ -67,7 +68,9 @@ def pipeline_arguments(
         **parse_parameters(parameters, parameters_of(pipeline)),
         "settings": overrides,
     }
-    check_settings(overrides, {**parameters_of(pipeline), **arguments}, stages_of(pipeline))
+    everything = {**parameters_of(pipeline), **arguments}
+    check_mode(str(everything["prescreen"]), f"--param prescreen={everything['prescreen']}")
+    check_settings(overrides, everything, stages_of(pipeline))
     arguments |= {"model": model, "data": data}
     if task is not None:
         _check_task(task)

@@ -32,7 +32,7 @@ MLFLOW_SECRET = "kfp-mlflow-credentials"
 """The Secret that Kubeflow's own MLflow plugin takes its credentials from, wherever it has any."""
 
 CONFIGURE = "configure"
-STAGES = (CONFIGURE, "dataset", ROOT, *(stage.name for stage in TREE), "assess", "gate")
+STAGES = (CONFIGURE, "dataset", ROOT, "prescreen", *(stage.name for stage in TREE), "assess", "gate")
 _TRAINING = {stage.name for stage in TREE if stage.trains}
 # Labels that Kubeflow and Argo read; stages learn their run from one of them.
 _RESERVED_LABELS = ("pipeline/", "pipelines.kubeflow.org/", "workflows.argoproj.io/")

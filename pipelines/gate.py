@@ -9,7 +9,14 @@ from pathlib import Path
 from rich.console import Console
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.records import BASELINE_FILE, REPORT_FILE, SAMPLE_FILE, read_baseline
+from collabopt.components.engine.records import (
+    BASELINE_FILE,
+    PRESCREEN_FILE,
+    REPORT_FILE,
+    SAMPLE_FILE,
+    SKIPPED_FILE,
+    read_baseline,
+)
 from collabopt.pipelines.arguments import policy_text
 from collabopt.pipelines.output_directory import LEAVES, open_output
 from collabopt.pipelines.preflight import check_engine
@@ -37,6 +44,7 @@ def gate_again(
     from collabopt.components.engine.gate.policy import parse_policy
     from collabopt.components.engine.gate.run import Gate, run_gate
     from collabopt.components.engine.gate.sample import read_samples
+    from collabopt.components.engine.prescreen.records import read_prescreen
     from collabopt.pipelines.outcome import Outcome, check_qualified, leaves_below, print_outcome
 
     sys.path.insert(0, os.getcwd())  # where a run finds a task of one's own
@@ -47,6 +55,7 @@ def gate_again(
         functools.partial(read_samples, directory / SAMPLE_FILE),
         name,
         releases,
+        read_prescreen(directory / PRESCREEN_FILE) if (directory / PRESCREEN_FILE).is_file() else None,
     )
     if dry_run:
         decision, _ = gate.decide()
@@ -60,7 +69,8 @@ def gate_again(
 
 
 def _leaf_directories(directory: Path) -> Mapping[str, Path]:
-    found = {path.parent.name: path.parent for path in sorted((directory / LEAVES).glob(f"*/{REPORT_FILE}"))}
+    records = (path for name in (REPORT_FILE, SKIPPED_FILE) for path in sorted((directory / LEAVES).glob(f"*/{name}")))
+    found = {path.parent.name: path.parent for path in records}
     if not found or not os.path.isfile(directory / BASELINE_FILE):
         raise CollaboptError(
             "these are not the leaves of a finished run",

@@ -1,7 +1,7 @@
 """Tree -> Kubeflow DAG: plant the baseline, grow stages on it, let the gate decide."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from collabopt import components
@@ -17,18 +17,20 @@ class Grown:
     Attributes:
         parameters: Arguments of the run.
         configuration: Task that checked them; its outputs are the stages' overrides.
+        prescreen: Task that predicted; its outputs are why stages are not trained.
         dataset: Output artifact of load_dataset.
         models: Stage name -> output artifact, the baseline included.
     """
 
     parameters: Parameters
     configuration: Any
+    prescreen: Any
     dataset: Any
     models: Mapping[str, Any]
 
 
 def plant(parameters: Parameters, stages: Iterable[Stage]) -> Grown:
-    """Checks the parameters, loads the data and imports the baseline.
+    """Checks the parameters, loads the data, imports the baseline, and predicts what the leaves will come to.
 
     The checks are never taken from a cache: they find out whether model and data still hold what they held before.
 
@@ -55,6 +57,7 @@ def plant(parameters: Parameters, stages: Iterable[Stage]) -> Grown:
         batch_size=parameters.batch_size,
         accelerator=parameters.accelerator,
         releases=parameters.releases,
+        prescreen=parameters.prescreen,
         seed=parameters.seed,
     )
     configuration.set_display_name("configure").set_caching_options(False)
@@ -73,7 +76,18 @@ def plant(parameters: Parameters, stages: Iterable[Stage]) -> Grown:
         overrides=configuration.outputs[ROOT],
         **inputs_of("import_model", vars(parameters)),
     ).set_display_name(ROOT)
-    return Grown(parameters, configuration, data.outputs["dataset"], {ROOT: baseline.outputs["model"]})
+    prescreen = components.prescreen(
+        baseline=baseline.outputs["model"],
+        dataset=data.outputs["dataset"],
+        stages={stage.name: _branch(stage) if stage.name in used else {} for stage in TREE},
+        mode=parameters.prescreen,
+        policy=parameters.policy,
+        sparsity=parameters.sparsity,
+        clusters=parameters.clusters,
+        accelerator=parameters.accelerator,
+        settings=parameters.settings,
+    ).set_display_name("prescreen")
+    return Grown(parameters, configuration, prescreen, data.outputs["dataset"], {ROOT: baseline.outputs["model"]})
 
 
 def grow(grown: Grown, stages: Iterable[Stage]) -> Grown:
@@ -89,10 +103,11 @@ def grow(grown: Grown, stages: Iterable[Stage]) -> Grown:
             stage=stage.name,
             task=grown.parameters.task,
             overrides=grown.configuration.outputs[stage.name],
+            skip=grown.prescreen.outputs[stage.name],
             **inputs_of(stage.technique.name, vars(grown.parameters)),
         )
         models[stage.name] = task.set_display_name(stage.name).outputs["model"]
-    return Grown(grown.parameters, grown.configuration, grown.dataset, models)
+    return replace(grown, models=models)
 
 
 def assess(grown: Grown) -> Any:
@@ -119,10 +134,15 @@ def decide(grown: Grown) -> None:
         policy=grown.parameters.policy,
         model_name=grown.parameters.model_name,
         releases=grown.parameters.releases,
+        predictions=grown.prescreen.outputs["predictions"],
         parameters=grown.configuration.outputs["parameters"],
         **_leaves(grown),
     )
     task.set_display_name("gate").set_caching_options(False)
+
+
+def _branch(stage: Stage) -> dict[str, str]:
+    return {"parent": stage.parent, "technique": stage.technique.name}
 
 
 def _leaves(grown: Grown) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def run_locally(run: LocalRun, console: Console, *, on_failure: Callable[[str], 
         except (KeyboardInterrupt, CollaboptError):
             _mark_failed(run_id, on_failure, console)
             raise
-        output.publish({leaf.stage: leaf.directory for leaf in outcome.leaves}, outcome.decision_file)
+        output.publish(outcome.directories, outcome.decision_file)
     now = time.time()
     print_outcome(console, outcome, {stage.name: seconds for stage in state if (seconds := stage.seconds(now))})
     if outcome.decision.failed:

@@ -1,7 +1,7 @@
 """What a finished run amounts to: its leaves, the gate's decision, and how both are shown."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -14,7 +14,16 @@ from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.decision import Decision
 from collabopt.components.engine.gate.figures import UPDATE
 from collabopt.components.engine.gate.update import update_in_words
-from collabopt.components.engine.records import DECISION_FILE, REPORT_FILE, Contract, LeafReport, read_leaf_report
+from collabopt.components.engine.records import (
+    DECISION_FILE,
+    REPORT_FILE,
+    SKIPPED_FILE,
+    Contract,
+    LeafReport,
+    read_leaf_report,
+    read_skipped,
+)
+from collabopt.components.engine.techniques import TECHNIQUES
 from collabopt.pipelines.output_directory import LEAF_FILES
 
 
@@ -41,14 +50,21 @@ class Outcome:
     """Everything a run has measured and decided.
 
     Attributes:
-        leaves: Leaves in order of stage name.
+        leaves: Leaves in order of stage name, those that were trained.
         decision: What the gate decided.
         decision_file: Where that lies.
+        untrained: Leaf -> directory with what it has left, of those that were not trained.
     """
 
     leaves: tuple[Leaf, ...]
     decision: Decision
     decision_file: Path
+    untrained: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def directories(self) -> dict[str, Path]:
+        """Leaf -> directory with its files, or with what it has left untrained."""
+        return {**{leaf.stage: leaf.directory for leaf in self.leaves}, **self.untrained}
 
 
 def read_outcome(pipeline_root: Path) -> Outcome:
@@ -74,7 +90,7 @@ def read_outcome(pipeline_root: Path) -> Outcome:
             where=str(file),
             todo="the gate may come from another version of collabopt; install one version of both",
         ) from error
-    return Outcome(leaves_below(pipeline_root), decision, file)
+    return Outcome(leaves_below(pipeline_root), decision, file, untrained_below(pipeline_root))
 
 
 def print_outcome(console: Console, outcome: Outcome, seconds: Mapping[str, float]) -> None:
@@ -134,6 +150,20 @@ def leaves_below(directory: Path) -> tuple[Leaf, ...]:
     return tuple(found[stage] for stage in sorted(found))
 
 
+def untrained_below(directory: Path) -> dict[str, Path]:
+    """Where the records of leaves that were not trained lie below a directory: leaf -> its directory.
+
+    Raises:
+        CollaboptError: A record does not read as one.
+    """
+    found = {}
+    for path in sorted(directory.rglob(SKIPPED_FILE), key=lambda path: path.stat().st_mtime):
+        record = read_skipped(path.parent)
+        if record is not None and TECHNIQUES[record.technique].deploys:
+            found[record.stage] = path.parent
+    return found
+
+
 def _figures(outcome: Outcome, seconds: Mapping[str, float]) -> Table:
     baseline = outcome.decision.baseline
     title = f"leaves (baseline: {baseline.metric} {_figure(baseline.value, '.4f')})"
@@ -170,6 +200,10 @@ def _figures(outcome: Outcome, seconds: Mapping[str, float]) -> Table:
             _figure(figures.get(leaf.stage, {}).get("npu_latency_ms"), ",.4f"),
             *([f"{_figure(seconds.get(leaf.stage), '.0f')} s"] if seconds else []),
         )
+    columns_left = len(table.columns) - 2
+    for verdict in outcome.decision.verdicts:
+        if not verdict.trained:
+            table.add_row(Text(verdict.leaf, style="dim"), Text("not trained", style="dim"), *["-"] * columns_left)
     return table
 
 
@@ -177,9 +211,11 @@ def _verdicts(outcome: Outcome) -> Table:
     table = Table("leaf", "verdict", "reason", title=Text("verdicts", style="bold"), title_justify="left", box=SIMPLE)
     for verdict in outcome.decision.verdicts:
         word, style = ("qualified", "green") if verdict.qualified else ("refused", "red")
+        if not verdict.trained:
+            word, style = "not trained", "dim"
         if verdict.leaf == outcome.decision.winner:
             word, style = "winner", "bold green"
-        table.add_row(Text(verdict.leaf), Text(word, style=style), Text(verdict.reason))
+        table.add_row(Text(verdict.leaf), Text(word, style=style), Text(verdict.reason.removeprefix("not trained: ")))
     return table
 
 

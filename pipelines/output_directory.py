@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.records import GATE_FILES, PACKED_FILE, REPORT_FILE, TFLITE_FILE
+from collabopt.components.engine.records import GATE_FILES, PACKED_FILE, REPORT_FILE, SKIPPED_FILE, TFLITE_FILE
 
 LEAVES = "leaves"
 LOGS = "logs"
@@ -55,14 +55,14 @@ class OutputDirectory:
         """Replaces the earlier result by this one.
 
         Args:
-            leaves: Stage -> directory with its files, inside the working directory.
+            leaves: Stage -> directory with its files, or what it has left untrained, inside the working directory.
             decision: The gate's `decision.json` with what else it wrote beside it, inside the working directory.
         """
         staged = self.work / _STAGED
         for stage, source in leaves.items():
             target = staged / LEAVES / stage
             target.mkdir(parents=True)
-            for name in LEAF_FILES:
+            for name in (SKIPPED_FILE,) if (source / SKIPPED_FILE).is_file() else LEAF_FILES:
                 os.rename(source / name, target / name)
         (staged / LEAVES).mkdir(parents=True, exist_ok=True)
         for name in GATE_FILES:
@@ -164,4 +164,4 @@ def _undo_exchange(stale: Path, output: Path) -> None:
 def _foreign_files(leaves: Path) -> list[Path]:
     """Files below `leaves/`, relative to it, that no run has written."""
     files = [path.relative_to(leaves) for path in leaves.rglob("*") if path.is_symlink() or not path.is_dir()]
-    return [file for file in files if len(file.parts) != 2 or file.name not in LEAF_FILES]
+    return [file for file in files if len(file.parts) != 2 or file.name not in (*LEAF_FILES, SKIPPED_FILE)]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from collabopt.components.engine.prescreen.mode import SKIP
 from collabopt.components.engine.training.task import DEFAULT_TASK
 
 
@@ -28,6 +29,8 @@ class Parameters:
         batch_size: Samples per training step.
         accelerator: NPU that the leaves' footprint is estimated for, as `ethos-u55-128`.
         releases: Where releases are kept: `gs://bucket/prefix` or a directory; empty for the MLflow registry alone.
+        prescreen: `skip` predicts sizes and NPU figures and trains nothing that cannot meet
+            the policy, `report` only compares what was predicted with what was trained, `off` predicts nothing.
         seed: Seed of splits, shuffling and initialisation.
         settings: Stage name -> hyperparameter -> value, for everything else.
     """
@@ -46,6 +49,7 @@ class Parameters:
     batch_size: int = 32
     accelerator: str = "ethos-u55-128"
     releases: str = ""
+    prescreen: str = SKIP
     seed: int = 0
     settings: Mapping[str, Mapping[str, Any]] | None = None
 

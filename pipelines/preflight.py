@@ -18,7 +18,7 @@ from collabopt.pipelines.run_state import WatchedStage
 from collabopt.pipelines.tree import ROOT, TREE
 
 _ENGINE_MODULES = ("tensorflow", "tf_keras", "tensorflow_model_optimization", "ai_edge_litert", "mlflow", "sklearn")
-_AROUND_THE_TREE = ("configure", "dataset", ROOT, "assess", "gate")
+_AROUND_THE_TREE = ("configure", "dataset", ROOT, "prescreen", "assess", "gate")
 
 
 def plan_run(
@@ -94,6 +94,7 @@ def watched_stages(pipeline: str) -> tuple[WatchedStage, ...]:
         WatchedStage("configure", optional=True),
         WatchedStage("dataset"),
         WatchedStage(ROOT),
+        WatchedStage("prescreen", optional=True),
         *(WatchedStage(stage.name, stage.parent) for stage in TREE.stages if stage.name in own),
         WatchedStage("assess", optional=True),
         WatchedStage("gate"),

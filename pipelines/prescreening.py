@@ -12,7 +12,8 @@ from collabopt.components.engine.bindings import inputs_of
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.policy import Policy, parse_policy
 from collabopt.components.engine.prescreen.recipe import Configuration, Recipe, recipes_over
-from collabopt.components.engine.prescreen.records import PRESCREEN_FILE, Prescreen, read_prescreen
+from collabopt.components.engine.prescreen.records import Prescreen, read_prescreen
+from collabopt.components.engine.records import PRESCREEN_FILE
 from collabopt.components.engine.settings import DatasetSettings, ImportSettings, parse_settings
 from collabopt.components.engine.training.task import DEFAULT_TASK
 from collabopt.pipelines import parameters_of, stages_of

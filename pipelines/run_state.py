@@ -44,7 +44,7 @@ class Event:
         metrics: Scalars, of an epoch or of the finished stage.
         epoch: Epoch just ended, counted from 1; 0 for other events.
         epochs: Epochs in all.
-        message: Why a stage failed, or is not trained.
+        message: Why a stage failed or is not trained, or what it has found.
     """
 
     stage: str
@@ -70,7 +70,7 @@ class StageState:
         epoch: Last epoch that ended.
         epochs: Epochs in all.
         metrics: The latest scalars.
-        message: Why it failed, or is not trained.
+        message: Why it failed or is not trained, or what it has found.
     """
 
     name: str
@@ -119,7 +119,7 @@ class RunState:
             case "epoch":
                 state = replace(state, epoch=event.epoch, epochs=event.epochs, metrics=event.metrics)
             case "finished":
-                state = replace(state, phase=Phase.DONE, ended=event.time, metrics=event.metrics)
+                state = replace(state, phase=Phase.DONE, ended=event.time, metrics=event.metrics, message=event.message)
             case "skipped":
                 state = replace(state, phase=Phase.SKIPPED, ended=event.time, message=event.message)
             case "failed":

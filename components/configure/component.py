@@ -23,6 +23,7 @@ def configure(
     batch_size: int = 32,
     accelerator: str = "ethos-u55-128",
     releases: str = "",
+    prescreen: str = "skip",
     seed: int = 0,
 ) -> NamedTuple(  # type: ignore[valid-type]
     "Configuration",
@@ -66,6 +67,7 @@ def configure(
         batch_size: Samples per step.
         accelerator: NPU that the leaves' footprint is estimated for.
         releases: Where releases are kept; empty for the MLflow registry alone.
+        prescreen: What predictions are for, as `mode` of the component prescreen.
         seed: Seed of everything.
 
     Returns:
@@ -89,6 +91,7 @@ def configure(
         model_name=model_name,
         releases=releases,
         task=task,
+        prescreen=prescreen,
         parameters={
             "sparsity": sparsity,
             "clusters": clusters,

@@ -20,6 +20,7 @@ def deployment_gate(
     pcqat: dsl.Input[dsl.Model] = None,
     clustered_ptq: dsl.Input[dsl.Model] = None,
     cqat: dsl.Input[dsl.Model] = None,
+    predictions: dsl.Input[dsl.Artifact] = None,
     policy: str = "",
     model_name: str = "collabopt",
     releases: str = "",
@@ -31,6 +32,7 @@ def deployment_gate(
         baseline: Output of import_model; drops are measured against it.
         dataset: Output of load_dataset; the winner's figure is reproduced on its test split before anything ships.
         ptq: A leaf to decide on; likewise the other leaves of the tree. Those left out were not built.
+        predictions: Output of prescreen, to be compared with the leaves.
         policy: What qualifies and what to minimise, as YAML.
         model_name: Name in the MLflow registry, and of the releases.
         releases: Where releases are kept: `gs://bucket/prefix` or a directory; empty for the MLflow registry alone.
@@ -57,6 +59,7 @@ def deployment_gate(
         baseline=baseline.path,
         dataset=dataset.path,
         leaves={name: leaf.path for name, leaf in leaves.items() if leaf},
+        predictions=predictions.path if predictions else "",
         policy=policy,
         output=decision.path,
         report=report.path,

@@ -5,6 +5,7 @@ from typing import Any
 
 from collabopt.components.engine.bindings import inputs_of
 from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.prescreen.mode import SKIP, check_mode
 from collabopt.components.engine.progress import emit
 from collabopt.components.engine.session import stage_session
 from collabopt.components.engine.settings import settings_for
@@ -24,6 +25,7 @@ def configure_run(
     data: str,
     model_name: str,
     releases: str,
+    prescreen: str = SKIP,
     parameters: Mapping[str, object],
 ) -> dict[str, Any]:
     """Validates policy, task, parameters and per-stage settings, and hands every stage its own overrides.
@@ -37,6 +39,7 @@ def configure_run(
         data: Source of the data.
         model_name: Name in the MLflow registry.
         releases: Where releases are kept; empty for the MLflow registry alone.
+        prescreen: What predictions are for; one of `MODES`.
         parameters: Pipeline parameters that set hyperparameters (see `bindings`).
 
     Returns:
@@ -55,6 +58,7 @@ def configure_run(
         rules = parse_policy(policy)
         check_champion_is_kept(rules, releases)
         check_model_name(model_name)
+        check_mode(prescreen)
         purpose = load_task(task)
         check_task(rules, purpose)
         used = {stage: technique for stage, technique in stages.items() if technique}
@@ -64,7 +68,7 @@ def configure_run(
             settings_for(technique, {**inputs_of(technique, parameters), **settings.get(stage, {})}, stage)
         digests = {"model_digest": model_digest(model), "data_digest": data_digest(data, purpose)}
         emit(STAGE, "finished", metrics={})
-        sources = {"model": model, "data": data, **digests, "task": task, "policy": policy}
+        sources = {"model": model, "data": data, **digests, "task": task, "policy": policy, "prescreen": prescreen}
         given = {f"{stage}.{name}": value for stage, values in settings.items() for name, value in values.items()}
         overrides = {stage: dict(settings.get(stage, {})) for stage in stages}
         return {"parameters": {**sources, **parameters, **given}, **digests, **overrides}

@@ -18,7 +18,7 @@ def emit(stage: str, event: str, **fields: object) -> None:
         stage: Name of the stage that reports.
         event: One of `started`, `epoch`, `finished`, `skipped`, `failed`.
         **fields: JSON-serialisable details: `epoch`, `epochs` and `metrics` of an epoch; `metrics` of a finished
-            stage; `message` of a failed one, and of one that is not trained.
+            stage; `message` of a failed one, of one that is not trained, or in the place of scalars.
     """
     path = os.environ.get(PROGRESS_FILE_VARIABLE)
     if not path:

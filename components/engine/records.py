@@ -23,8 +23,9 @@ HTML_FILE = "report.html"
 CARD_FILES = ("model_card.md", "model_card.json")
 BASELINE_FILE = "baseline.json"
 SAMPLE_FILE = "sample.npz"
-# What the gate leaves in its directory; the model card only where something ships.
-GATE_FILES = (DECISION_FILE, HTML_FILE, *CARD_FILES, BASELINE_FILE, SAMPLE_FILE)
+PRESCREEN_FILE = "prescreen.json"
+# What the gate leaves in its directory; the model card only where something ships, predictions where it has any.
+GATE_FILES = (DECISION_FILE, HTML_FILE, *CARD_FILES, BASELINE_FILE, SAMPLE_FILE, PRESCREEN_FILE)
 
 # As many test samples a leaf's proof takes at most; whoever keeps samples to prove leaves on keeps as many.
 PROOF_SAMPLES = 256

@@ -1,22 +1,24 @@
 """What a stage hands to Kubeflow Pipelines beside its directory."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """Scalars and metadata of a finished stage.
+    """Scalars, metadata and values of a finished stage.
 
     Attributes:
         metrics: Scalars for `dsl.Metrics`.
         metadata: Text for the artifact's metadata.
+        values: Output parameters.
     """
 
     metrics: dict[str, float]
     metadata: dict[str, str]
+    values: dict[str, str] = field(default_factory=dict)
 
     def write_to(self, artifact: Any, metrics: Any = None) -> None:
         """Writes onto a KFP artifact and, if given, a KFP metrics artifact.

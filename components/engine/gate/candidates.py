@@ -1,14 +1,24 @@
-"""What the gate decides over: the baseline's record, and every leaf's report with the file that it describes."""
+"""What the gate decides over: the baseline's record, and every leaf's report with the file that it describes.
+
+Of a leaf that was not trained there is a record that says why.
+"""
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.policy import Policy
-from collabopt.components.engine.records import TFLITE_FILE, LeafReport, StageRecord, read_leaf_report
+from collabopt.components.engine.records import (
+    TFLITE_FILE,
+    LeafReport,
+    SkippedRecord,
+    StageRecord,
+    read_leaf_report,
+    read_skipped,
+)
 
 
 @dataclass(frozen=True)
@@ -17,13 +27,15 @@ class Candidates:
 
     Attributes:
         baseline: Record of the fp32 baseline.
-        reports: Leaf -> its report.
+        reports: Leaf -> its report, of those that were trained.
         directories: Leaf -> where its files lie.
+        skipped: Leaf -> its record, of those that were not trained.
     """
 
     baseline: StageRecord
     reports: Mapping[str, LeafReport]
     directories: Mapping[str, Path]
+    skipped: Mapping[str, SkippedRecord] = field(default_factory=dict)
 
     def tflite(self, leaf: str) -> bytes:
         """The file that the leaf's report describes."""
@@ -41,8 +53,11 @@ def read_candidates(baseline: StageRecord, leaves: Mapping[str, str | Path]) -> 
         CollaboptError: A leaf is incomplete, lies under another's name, or its file is not the one of its report.
     """
     directories = {name: Path(directory) for name, directory in leaves.items()}
-    reports = {name: _read_leaf(name, directory) for name, directory in directories.items()}
-    return Candidates(baseline, reports, directories)
+    skipped = {name: record for name, directory in directories.items() if (record := read_skipped(directory))}
+    for name, record in skipped.items():
+        _check_name(name, record, directories[name])
+    reports = {name: _read_leaf(name, directory) for name, directory in directories.items() if name not in skipped}
+    return Candidates(baseline, reports, directories, skipped)
 
 
 def with_accelerator(candidates: Candidates, accelerator: str | None) -> Candidates:
@@ -56,7 +71,7 @@ def with_accelerator(candidates: Candidates, accelerator: str | None) -> Candida
             continue
         npu = estimate_npu(candidates.tflite(name), accelerator)
         reports[name] = report.model_copy(update={"footprint": footprint.model_copy(update={"npu": npu})})
-    return Candidates(candidates.baseline, reports, candidates.directories)
+    return replace(candidates, reports=reports)
 
 
 def digest_of(candidates: Candidates, policy: Policy) -> str:
@@ -64,23 +79,30 @@ def digest_of(candidates: Candidates, policy: Policy) -> str:
     baseline = candidates.baseline
     facts = {
         "policy": policy.model_dump(mode="json"),
-        "leaves": {name: report.deployed.sha256 for name, report in sorted(candidates.reports.items())},
+        "leaves": {
+            **{name: report.deployed.sha256 for name, report in sorted(candidates.reports.items())},
+            **dict.fromkeys(candidates.skipped, ""),
+        },
         "baseline": baseline.metric.model_dump(mode="json"),
         "dataset": baseline.dataset_digest,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
+def _check_name(name: str, record: StageRecord, directory: Path) -> None:
+    if record.stage != name:
+        raise CollaboptError(
+            f"the artifact passed as leaf '{name}' was made by stage '{record.stage}'",
+            where=str(directory),
+            todo="pass every leaf under its own name",
+        )
+
+
 def _read_leaf(name: str, directory: Path) -> LeafReport:
     from collabopt.components.engine.deployed.inspect import inspect_tflite
 
     report = read_leaf_report(directory)
-    if report.stage != name:
-        raise CollaboptError(
-            f"the artifact passed as leaf '{name}' was made by stage '{report.stage}'",
-            where=str(directory),
-            todo="pass every leaf under its own name",
-        )
+    _check_name(name, report, directory)
     file = directory / TFLITE_FILE
     if not file.is_file():
         raise CollaboptError(f"leaf '{name}' has no {TFLITE_FILE}", where=str(directory), todo="run the stage again")

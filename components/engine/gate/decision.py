@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
@@ -18,7 +19,9 @@ from collabopt.components.engine.gate.figures import (
 from collabopt.components.engine.gate.goals import GoalResult, difference_in_words, judge_goal
 from collabopt.components.engine.gate.policy import Policy
 from collabopt.components.engine.gate.selection import Axis, Candidate, Selection, axes_of, figures_in_words, select
-from collabopt.components.engine.records import LeafReport, StageRecord
+from collabopt.components.engine.gate.untrained import why_untrained
+from collabopt.components.engine.prescreen.records import Prescreen
+from collabopt.components.engine.records import LeafReport, SkippedRecord, StageRecord
 
 # Broken layers that a verdict names; the report lists them all.
 _LAYERS_NAMED = 3
@@ -48,7 +51,8 @@ class Verdict(_Frozen):
         drop: How much worse than the baseline that is, negative when better; None as for `metric`.
         figures: Every finite figure of the leaf; those on an NPU other than the policy's are left out.
         accelerator: The NPU that the figures on the NPU are for; None where there are none.
-        sha256: Digest of the file.
+        sha256: Digest of the file; "" where there is none.
+        trained: Whether there is a file at all. Without one there are no figures, and the goals are not judged.
     """
 
     leaf: str
@@ -64,6 +68,7 @@ class Verdict(_Frozen):
     figures: dict[str, FiniteFloat] = Field(default_factory=dict)
     accelerator: str | None = None
     sha256: str
+    trained: bool = True
 
 
 class Baseline(_Frozen):
@@ -140,6 +145,8 @@ def decide(
     champion: Champion | None = None,
     withdrawn: Collection[str] = (),
     delta_bytes: Mapping[str, int] | None = None,
+    untrained: Mapping[str, SkippedRecord] = MappingProxyType({}),
+    predicted: Prescreen | None = None,
 ) -> Decision:
     """Judges every leaf and picks the one to ship.
 
@@ -153,6 +160,8 @@ def decide(
         champion: The leaf that is shipped until now; None for none, which meets every goal against it.
         withdrawn: Digests of files that were rolled back and must not be shipped again.
         delta_bytes: Leaf -> size of the smallest patch from the champion's file; none without a champion.
+        untrained: Name of a leaf that was not trained -> its record.
+        predicted: What was predicted before training; None where nothing was.
 
     Raises:
         CollaboptError: The policy names figures on the NPU, and the leaves were measured for several.
@@ -164,6 +173,11 @@ def decide(
     judged = [
         _judge(name, leaves[name], baseline, policy, references, withdrawn, deltas.get(name)) for name in sorted(leaves)
     ]
+    judged += [
+        _not_trained(name, record, why_untrained(record, policy, known, predicted))
+        for name, record in untrained.items()
+    ]
+    judged.sort(key=lambda verdict: verdict.leaf)
     candidates = [Candidate(each.leaf, each.figures, len(each.techniques)) for each in judged if each.qualified]
     axes = axes_of(policy, baseline.metric)
     selection = select(candidates, axes, baseline.metric)
@@ -218,6 +232,20 @@ def _judge(
         figures=figures,
         accelerator=report.footprint.npu.accelerator if report.footprint is not None and not no_npu else None,
         sha256=report.deployed.sha256,
+    )
+
+
+def _not_trained(name: str, record: SkippedRecord, reason: str) -> Verdict:
+    return Verdict(
+        leaf=name,
+        qualified=False,
+        reason=f"not trained: {reason}",
+        pathway=record.pathway,
+        techniques=tuple(step.technique for step in record.lineage),
+        metric=None,
+        drop=None,
+        sha256="",
+        trained=False,
     )
 
 
@@ -319,17 +347,27 @@ def _outcome(
     if winner is None:
         stays = f"; '{champion.leaf}' stays the champion" if champion else ""
         fails = "; the policy lets the run fail over it" if policy.when_none_qualifies == "fail" else ""
-        return f"none of {len(verdicts)} leaves qualifies; nothing is shipped{stays}{fails}"
+        return f"none of {len(verdicts)} leaves qualifies{_untrained(verdicts)}; nothing is shipped{stays}{fails}"
     qualified = sum(verdict.qualified for verdict in verdicts)
     what = "stays the champion" if champion and champion.sha256 == winner.sha256 else "is shipped"
-    others = f"of {qualified} qualified leaves ({len(verdicts)} in all) it ranks first by"
+    others = f"of {qualified} qualified leaves ({len(verdicts)} in all{_untrained(verdicts)}) it ranks first by"
     if qualified == 1:
-        others = f"of {len(verdicts)} leaves it alone qualifies, with" if len(verdicts) > 1 else "the only leaf, with"
+        others = f"{_all_of(verdicts)} it alone qualifies, with" if len(verdicts) > 1 else "the only leaf, with"
         axes = [replace(axis, within=0.0) for axis in axes]  # there is nothing to come close to
     return (
         f"'{winner.leaf}' {what}: {others} {figures_in_words(winner.figures, axes)}; {metric} is "
         f"{difference_in_words(metric, -(winner.drop or 0.0), 'baseline')}"
     )
+
+
+def _all_of(verdicts: Sequence[Verdict]) -> str:
+    untrained = _untrained(verdicts)
+    return f"of {len(verdicts)} leaves{untrained}{',' if untrained else ''}"
+
+
+def _untrained(verdicts: Sequence[Verdict]) -> str:
+    count = sum(not verdict.trained for verdict in verdicts)
+    return f", {count} of them not trained" if count else ""
 
 
 def _finite(value: float | None) -> float | None:

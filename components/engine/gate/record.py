@@ -6,7 +6,7 @@ from collabopt.components.engine.gate.candidates import Candidates
 from collabopt.components.engine.gate.decision import Decision, Verdict
 from collabopt.components.engine.tracking.children import complete_stage, runs_below
 from collabopt.components.engine.tracking.parent import ParentRun
-from collabopt.components.engine.tracking.stage_account import account_of_leaf, account_of_step
+from collabopt.components.engine.tracking.stage_account import account_of_leaf, account_of_skipped, account_of_step
 
 NONE = "none"
 
@@ -34,6 +34,8 @@ def complete_parent(parent: ParentRun, decision: Decision, parameters: Mapping[s
 def complete_stages(parent: ParentRun, candidates: Candidates) -> None:
     """Has every stage that led to a leaf, and the leaf, appear below the parent with all that its artifact tells.
 
+    Of stages that were not trained that is why.
+
     Args:
         parent: The run of the whole pipeline.
         candidates: Baseline and leaves.
@@ -43,7 +45,7 @@ def complete_stages(parent: ParentRun, candidates: Candidates) -> None:
     """
     lineages = {
         report.lineage[length - 1].stage: report.lineage[:length]
-        for report in candidates.reports.values()
+        for report in (*candidates.reports.values(), *candidates.skipped.values())
         for length in range(1, len(report.lineage))
     }
     below = runs_below(parent)
@@ -52,6 +54,9 @@ def complete_stages(parent: ParentRun, candidates: Candidates) -> None:
     for leaf, report in candidates.reports.items():
         account = account_of_leaf(report, candidates.directories[leaf])
         complete_stage(parent, below, leaf, account, report.lineage[-1].mlflow_run_id)
+    for leaf, skipped in candidates.skipped.items():
+        account = account_of_skipped(skipped, candidates.directories[leaf])
+        complete_stage(parent, below, leaf, account, skipped.lineage[-1].mlflow_run_id)
 
 
 def leaf_table(decision: Decision) -> str:
@@ -71,17 +76,18 @@ def leaf_table(decision: Decision) -> str:
 
 def _row(verdict: Verdict, winner: str | None) -> str:
     name = f"**{_cell(verdict.leaf)}**" if verdict.leaf == winner else _cell(verdict.leaf)
-    judged = f"{'qualified' if verdict.qualified else 'refused'}: {_cell(verdict.reason)}"
+    judged = f"{'qualified' if verdict.qualified else 'refused'}: " if verdict.trained else ""
     return (
         f"| {name} | {verdict.pathway} | {_number(verdict.metric)} | {_number(verdict.drop)} "
         f"| {_whole(verdict.figures.get('packed_bytes'))} | {_number(verdict.figures.get('npu_latency_ms'))} "
-        f"| {judged} |"
+        f"| {judged}{_cell(verdict.reason)} |"
     )
 
 
 def _metrics(decision: Decision) -> dict[str, float]:
     metrics: dict[str, float] = {
         "leaves": len(decision.verdicts),
+        "trained_leaves": sum(verdict.trained for verdict in decision.verdicts),
         "qualified_leaves": sum(verdict.qualified for verdict in decision.verdicts),
     }
     if decision.baseline.value is not None:

@@ -17,12 +17,15 @@ from collabopt.components.engine.gate.proof import prove_on
 from collabopt.components.engine.gate.record import complete_parent, complete_stages
 from collabopt.components.engine.gate.sample import TestSamples
 from collabopt.components.engine.gate.update import delta_sizes, patches_between
+from collabopt.components.engine.prescreen.compare import compare
+from collabopt.components.engine.prescreen.records import Prescreen
 from collabopt.components.engine.records import (
     BASELINE_FILE,
     CARD_FILES,
     DECISION_FILE,
     GATE_FILES,
     HTML_FILE,
+    PRESCREEN_FILE,
     PROOF_SAMPLES,
     SAMPLE_FILE,
 )
@@ -48,6 +51,7 @@ class Gate:
         samples: Reads the first so many test samples, or all for None; called when they are needed.
         name: Name of the registered model and of the releases.
         releases: Where releases are kept: `gs://bucket/prefix` or a directory; "" for the MLflow registry alone.
+        predicted: What was predicted before training; None where nothing was.
     """
 
     candidates: Candidates
@@ -55,6 +59,7 @@ class Gate:
     samples: Callable[[int | None], TestSamples]
     name: str
     releases: str = ""
+    predicted: Prescreen | None = None
 
     def decide(self) -> tuple[Decision, Reigning]:
         """Decides, and changes nothing.
@@ -79,6 +84,8 @@ class Gate:
             present.champion,
             withdrawn=present.withdrawn,
             delta_bytes=delta_sizes(present.tflite, candidates),
+            untrained=candidates.skipped,
+            predicted=self.predicted,
         )
         return decision, present
 
@@ -86,6 +93,14 @@ class Gate:
     def measured(self) -> Candidates:
         """The candidates with their footprint on the policy's target."""
         return with_accelerator(self.candidates, self.policy.accelerator)
+
+    @functools.cached_property
+    def compared(self) -> Prescreen | None:
+        """The predictions beside what was trained."""
+        if self.predicted is None:
+            return None
+        found = compare(self.predicted.predictions, self.measured.reports.values())
+        return self.predicted.model_copy(update={"comparisons": found})
 
     @functools.cached_property
     def digest(self) -> str:
@@ -122,7 +137,7 @@ def run_gate(gate: Gate, output: Path, parameters: Mapping[str, object]) -> Deci
         with stage_run(STAGE, required=True) as run:
             decision = _settle(gate, first, run, written)
             run.set_tags({"winner": decision.winner or "none"})
-            for name in _present(written, (DECISION_FILE, *RELEASED_FILES)):
+            for name in _present(written, (DECISION_FILE, PRESCREEN_FILE, *RELEASED_FILES)):
                 run.log_artifact(written / name)
             parent = open_parent()
             if parent is not None:
@@ -201,9 +216,13 @@ def _write_files(gate: Gate, decision: Decision, written: Path) -> None:
     tflites = {leaf: candidates.tflite(leaf) for leaf in candidates.reports}
     files = {
         DECISION_FILE: decision.model_dump_json(indent=2) + "\n",
-        HTML_FILE: render_report(decision, candidates.baseline, candidates.reports, tflites),
+        HTML_FILE: render_report(
+            decision, candidates.baseline, candidates.reports, tflites, candidates.skipped, gate.compared
+        ),
         BASELINE_FILE: candidates.baseline.model_dump_json(indent=2) + "\n",
     }
+    if gate.compared is not None:
+        files[PRESCREEN_FILE] = gate.compared.model_dump_json(indent=2) + "\n"
     if decision.winner is not None:
         card = model_card(decision, candidates.reports[decision.winner], tflites[decision.winner], name=gate.name)
         files |= dict(zip(CARD_FILES, (card_markdown(card), json.dumps(card, indent=2) + "\n"), strict=True))

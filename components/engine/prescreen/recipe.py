@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from collabopt.components.engine.bindings import BINDINGS, inputs_of
+from collabopt.components.engine.bindings import BINDINGS
 from collabopt.components.engine.settings import Palette, Settings, settings_for
 from collabopt.components.engine.techniques import TECHNIQUES
 
@@ -44,7 +44,7 @@ def recipe_of(
 
     Args:
         way: The stages that lead to it.
-        parameters: Pipeline parameter -> value.
+        parameters: Pipeline parameter -> value; those that change only what is learned may be left out.
         overrides: Stage -> hyperparameter -> value.
         accelerator: NPU that the footprint is estimated for; None for the one of the leaf's settings.
 
@@ -53,13 +53,18 @@ def recipe_of(
     """
     interiors = []
     for stage, technique in way:
-        settings = settings_for(technique, {**inputs_of(technique, parameters), **overrides.get(stage, {})}, stage)
+        settings = settings_for(technique, {**_given(technique, parameters), **overrides.get(stage, {})}, stage)
         if not TECHNIQUES[technique].deploys:
             interiors.append((technique, settings))
     given = settings.model_dump()
     # Where a technique has no choice of palettes, nothing on its way is clustered.
     palette = given.get("palette", "tensor")
     return Recipe(tuple(interiors), palette, given["representative_samples"], accelerator or given["accelerator"])
+
+
+def _given(technique: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    bound = BINDINGS[technique].items()
+    return {field: parameters[parameter] for field, parameter in bound if parameter in parameters}
 
 
 def configuration_of(steps: Iterable[tuple[str, Mapping[str, Any]]]) -> Configuration:

@@ -9,9 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.figures import FIGURES, NPU
 from collabopt.components.engine.gate.policy import Policy
-from collabopt.components.engine.records import Contract
+from collabopt.components.engine.records import PRESCREEN_FILE, Contract
 
-PRESCREEN_FILE = "prescreen.json"
 # What is the same, but for a few bytes, after training.
 PREDICTABLE = (
     *("tflite_bytes", "gzip_bytes", "zip_bytes", "packed_bytes", "weight_entropy_bytes", "activation_bytes"),
@@ -92,6 +91,7 @@ class Prescreen(_Frozen):
         policy: What predictions were judged by; None for nothing.
         predictions: One per leaf and configuration; leaves of one structure have the same file.
         files: So many files were made.
+        not_trained: Stage -> why a pipeline does not train it.
         comparisons: Predictions beside trained leaves, where there were any.
         versions: Package -> version, of what made the files.
     """
@@ -105,6 +105,7 @@ class Prescreen(_Frozen):
     policy: Policy | None = None
     predictions: list[Prediction]
     files: int
+    not_trained: dict[str, str] = Field(default_factory=dict)
     comparisons: list[Comparison] = Field(default_factory=list)
     versions: dict[str, str]
 

@@ -135,6 +135,7 @@ def _compared(verdict: Verdict) -> dict[str, Any]:
         "metric": verdict.metric,
         "drop": verdict.drop,
         **{name: verdict.figures.get(name) for name in _COMPARED},
+        "trained": verdict.trained,
         "qualified": verdict.qualified,
         "on_front": verdict.on_front,
         "reason": verdict.reason,

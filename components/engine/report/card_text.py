@@ -105,7 +105,7 @@ def _comparison(leaves: Sequence[Mapping[str, Any]], metric: str) -> str:
             count(each["packed_bytes"]),
             count(each["update_bytes"]),
             milliseconds(each["npu_latency_ms"]),
-            f"{_judged(each)}: {_plain(each['reason'])}",
+            f"{_judged(each)}: {_plain(each['reason'])}" if each["trained"] else _plain(each["reason"]),
         )
         for each in leaves
     ]

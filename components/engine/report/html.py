@@ -1,6 +1,7 @@
 """The report of a decision: one HTML page that needs nothing but a browser."""
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -9,7 +10,10 @@ from markupsafe import Markup
 from collabopt.components.engine.deployed.weights import read_weights
 from collabopt.components.engine.gate.decision import Decision
 from collabopt.components.engine.gate.update import update_in_words
-from collabopt.components.engine.records import LeafReport, StageRecord
+from collabopt.components.engine.prescreen.compare import COMPARED
+from collabopt.components.engine.prescreen.judgement import PREDICTION_ERROR
+from collabopt.components.engine.prescreen.records import Prescreen
+from collabopt.components.engine.records import LeafReport, SkippedRecord, StageRecord
 from collabopt.components.engine.report import formats
 from collabopt.components.engine.report.compressible import compressible
 from collabopt.components.engine.report.layer_plan_rows import layer_plans
@@ -22,6 +26,7 @@ from collabopt.components.engine.report.policy_words import (
     none_qualifies_in_words,
     priority_in_words,
 )
+from collabopt.components.engine.report.predictions import prediction_rows
 from collabopt.components.engine.report.tree import grown_tree
 from collabopt.components.engine.report.tree_chart import narrow_tree_chart, tree_chart
 from collabopt.components.engine.report.weight_histograms import describe, histogram_of, weight_histogram
@@ -32,15 +37,22 @@ _FILTERS = ("number", "signed", "count", "share", "bits", "milliseconds", "per_s
 
 
 def render_report(
-    decision: Decision, baseline: StageRecord, leaves: Mapping[str, LeafReport], tflites: Mapping[str, bytes]
+    decision: Decision,
+    baseline: StageRecord,
+    leaves: Mapping[str, LeafReport],
+    tflites: Mapping[str, bytes],
+    untrained: Mapping[str, SkippedRecord] = MappingProxyType({}),
+    predicted: Prescreen | None = None,
 ) -> str:
     """Renders the report; the same arguments give the same bytes.
 
     Args:
         decision: What the gate decided.
         baseline: Record of the fp32 baseline.
-        leaves: Leaf -> its report, for every leaf of the decision.
+        leaves: Leaf -> its report, for every leaf of the decision that was trained.
         tflites: Leaf -> its file. A leaf whose file is missing has no histograms.
+        untrained: Leaf -> its record, for those that were not.
+        predicted: What was predicted before training, compared with what was trained; None where nothing was.
 
     Returns:
         An HTML page in UTF-8 that loads nothing and runs no script.
@@ -58,15 +70,20 @@ def render_report(
     environment.filters.update({name: getattr(formats, name) for name in _FILTERS})
     style = environment.loader.get_source(environment, _STYLE)[0] if environment.loader else ""
     template = environment.get_template(_TEMPLATE)
-    return template.render(style=Markup(style), **_view(decision, baseline, leaves, tflites))
+    return template.render(style=Markup(style), **_view(decision, baseline, leaves, tflites, untrained, predicted))
 
 
 def _view(
-    decision: Decision, baseline: StageRecord, leaves: Mapping[str, LeafReport], tflites: Mapping[str, bytes]
+    decision: Decision,
+    baseline: StageRecord,
+    leaves: Mapping[str, LeafReport],
+    tflites: Mapping[str, bytes],
+    untrained: Mapping[str, SkippedRecord],
+    predicted: Prescreen | None,
 ) -> dict[str, Any]:
     """What the template shows."""
     rows = leaf_rows(decision, leaves)
-    nodes = grown_tree(decision, leaves)
+    nodes = grown_tree(decision, leaves, untrained)
     metric = decision.baseline.metric
     winner = next((row for row in rows if row.state == "winner"), None)
     return {
@@ -74,6 +91,10 @@ def _view(
         "baseline": baseline,
         "metric": metric,
         "rows": rows,
+        "untrained": [verdict for verdict in decision.verdicts if not verdict.trained],
+        "predictions": prediction_rows(predicted, decision) if predicted else [],
+        "compared_figures": COMPARED,
+        "prediction_error": PREDICTION_ERROR,
         "winner": winner,
         "goals": goal_rows(decision),
         "priority": priority_in_words(decision),
@@ -87,7 +108,7 @@ def _view(
         "leaf_histograms": list(_leaf_histograms(rows, tflites)),
         "layer_histograms": list(_layer_histograms(winner, tflites)),
         "layer_plans": layer_plans(rows),
-        "lineage": lineage_rows(leaves, nodes),
+        "lineage": lineage_rows({**leaves, **untrained}, nodes),
         "versions": version_rows(baseline, leaves),
         "NOT_MEASURED": formats.NOT_MEASURED,
     }

@@ -59,7 +59,7 @@ class LeafRow:
 
 
 def leaf_rows(decision: Decision, leaves: Mapping[str, LeafReport]) -> list[LeafRow]:
-    """The winner first, then what qualifies, then the rest; each by packed size."""
+    """Leaves that were trained: the winner first, then what qualifies, then the rest; each by packed size."""
     rows = [
         LeafRow(
             verdict,
@@ -67,6 +67,7 @@ def leaf_rows(decision: Decision, leaves: Mapping[str, LeafReport]) -> list[Leaf
             state_of(verdict.leaf, leaves[verdict.leaf], decision.winner, verdict.qualified),
         )
         for verdict in decision.verdicts
+        if verdict.trained
     ]
     order = ("winner", "qualified", "refused", "broken")
     return sorted(rows, key=lambda row: (order.index(row.state), row.report.deployed.packed_bytes, row.name))

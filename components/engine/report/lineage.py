@@ -40,7 +40,7 @@ class VersionRow:
         return len(self.used) == 1
 
 
-def lineage_rows(leaves: Mapping[str, LeafReport], nodes: list[TreeNode]) -> list[LineageRow]:
+def lineage_rows(leaves: Mapping[str, StageRecord], nodes: list[TreeNode]) -> list[LineageRow]:
     """Every stage once, in the order of the tree; twice where leaves disagree on its hyperparameters."""
     rows = []
     for node in nodes:

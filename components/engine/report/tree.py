@@ -1,16 +1,17 @@
-"""The tree as it was grown, read from the leaves' lineages."""
+"""The tree as it was grown, read from the leaves' lineages; stages that were not trained included."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from collabopt.components.engine.gate.decision import Decision
-from collabopt.components.engine.records import LeafReport, Step
+from collabopt.components.engine.records import LeafReport, SkippedRecord, Step
 from collabopt.components.engine.techniques import TECHNIQUES, pathway_of
 
 
 @dataclass(frozen=True)
 class TreeNode:
-    """One stage that was run.
+    """One stage.
 
     Attributes:
         path: Names of the stages from the baseline to this one.
@@ -18,7 +19,8 @@ class TreeNode:
         metric: The deciding metric on the test split; None where it is not known.
         collaborative: Whether it lies on the collaborative pathway.
         packed_bytes: Size of the packed file of a leaf; None for other stages.
-        state: Of a leaf `winner`, `qualified`, `refused` or `broken`; of other stages "".
+        state: `untrained` of a stage that was not trained, else of a leaf `winner`, `qualified`, `refused` or `broken`,
+            and of other stages "".
     """
 
     path: tuple[str, ...]
@@ -46,18 +48,23 @@ class TreeNode:
     @property
     def is_leaf(self) -> bool:
         """Whether it is a file to deploy."""
-        return bool(self.state)
+        return TECHNIQUES[self.technique].deploys
 
 
-def grown_tree(decision: Decision, leaves: Mapping[str, LeafReport]) -> list[TreeNode]:
+def grown_tree(
+    decision: Decision,
+    leaves: Mapping[str, LeafReport],
+    untrained: Mapping[str, SkippedRecord] = MappingProxyType({}),
+) -> list[TreeNode]:
     """Every stage on the way to a leaf, depth first: leaves before branches, then in the order of techniques."""
     qualified = {verdict.leaf: verdict.qualified for verdict in decision.verdicts}
     nodes: dict[tuple[str, ...], TreeNode] = {}
-    for name in sorted(leaves):
-        report = leaves[name]
-        for position, step in enumerate(report.lineage[:-1]):
-            node = _interior(report.lineage[: position + 1], step, decision)
+    for record in (*leaves.values(), *untrained.values()):
+        skipped = isinstance(record, SkippedRecord)
+        for length in range(1, len(record.lineage) + skipped):
+            node = _node(record.lineage[:length], decision)
             nodes.setdefault(node.path, node)
+    for name, report in leaves.items():
         path = tuple(step.stage for step in report.lineage)
         nodes[path] = TreeNode(
             path=path,
@@ -79,12 +86,15 @@ def state_of(name: str, report: LeafReport, winner: str | None, qualified: bool)
     return "qualified" if qualified else "refused"
 
 
-def _interior(way: list[Step], step: Step, decision: Decision) -> TreeNode:
+def _node(way: list[Step], decision: Decision) -> TreeNode:
+    """A stage that has no file."""
+    step = way[-1]
     return TreeNode(
         path=tuple(each.stage for each in way),
         technique=step.technique,
         metric=decision.baseline.value if len(way) == 1 else step.metric_value,
         collaborative=pathway_of(each.technique for each in way) == "collaborative",
+        state="untrained" if step.skipped else "",
     )
 
 

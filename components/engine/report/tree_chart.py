@@ -15,7 +15,14 @@ _BAR = 84
 _INDENT = 18
 _NARROW_ROW = 46
 _NARROW_WIDTH = 352
-_MARKS = {"winner": "★ ships", "broken": "✕ broken", "refused": "refused", "qualified": "qualifies"}
+_UNTRAINED = "untrained"
+_MARKS = {
+    "winner": "★ ships",
+    "broken": "✕ broken",
+    "refused": "refused",
+    "qualified": "qualifies",
+    _UNTRAINED: "not trained",
+}
 
 Place = tuple[float, float, float]
 
@@ -90,16 +97,28 @@ def _box(node: TreeNode, place: Place, largest: int) -> str:
         parts += [
             text(fitted(node.name, room - _BAR - 8, 13), inner, middle - 4, "name"),
             text(_MARKS[node.state], inner, middle + 14, f"mark {node.state}"),
-            text(number(node.metric), bar_left - 14, middle + 14, "figure", text_anchor="end"),
-            text(f"{count(node.packed_bytes)} B", bar_left + _BAR, middle - 4, "figure", text_anchor="end"),
-            *_bar(node, bar_left, middle + 6, largest),
+            *_figures(node, bar_left, middle, largest),
         ]
     else:
         parts += [
             text(fitted(node.name, room, 13), inner, middle - 4, "name"),
-            text(fitted(number(node.metric), room, 12), inner, middle + 14, "figure"),
+            text(fitted(_reached(node), room, 12), inner, middle + 14, "figure"),
         ]
     return element("g", _tooltip(node), *parts)
+
+
+def _figures(node: TreeNode, bar_left: float, middle: float, largest: int) -> list[str]:
+    if node.state == _UNTRAINED:
+        return []
+    return [
+        text(number(node.metric), bar_left - 14, middle + 14, "figure", text_anchor="end"),
+        text(f"{count(node.packed_bytes)} B", bar_left + _BAR, middle - 4, "figure", text_anchor="end"),
+        *_bar(node, bar_left, middle + 6, largest),
+    ]
+
+
+def _reached(node: TreeNode) -> str:
+    return _MARKS[_UNTRAINED] if node.state == _UNTRAINED else number(node.metric)
 
 
 def _bar(node: TreeNode, left: float, top: float, largest: int) -> list[str]:
@@ -125,7 +144,8 @@ def _entry(node: TreeNode, row: int) -> str:
         if node.is_leaf
         else element("circle", cx=x, cy=middle, r=6, class_=_classes("node", node))
     )
-    below = number(node.metric) if not node.is_leaf else f"{number(node.metric)} · {count(node.packed_bytes)} B"
+    size = f" · {count(node.packed_bytes)} B" if node.is_leaf and node.state != _UNTRAINED else ""
+    below = "" if node.is_leaf and node.state == _UNTRAINED else f"{_reached(node)}{size}"
     parts = [
         shape,
         text(fitted(node.name, _NARROW_WIDTH - x - 104, 13), x + 14, middle - 3, "name"),
@@ -148,7 +168,13 @@ def _classes(kind: str, node: TreeNode) -> str:
 def _description(nodes: Sequence[TreeNode], metric: str) -> str:
     entries = []
     for node in nodes:
-        entry = f"{node.name} ({metric} {number(node.metric)}"
-        entry += f", {count(node.packed_bytes)} bytes packed, {_MARKS[node.state]}" if node.is_leaf else ""
+        entry = f"{node.name} ({_described(node, metric)}"
         entries.append(f"{entry}, from {node.parent[-1]})" if node.parent else f"{entry})")
     return "; ".join(entries)
+
+
+def _described(node: TreeNode, metric: str) -> str:
+    if node.state == _UNTRAINED:
+        return _MARKS[_UNTRAINED]
+    reached = f"{metric} {number(node.metric)}"
+    return f"{reached}, {count(node.packed_bytes)} bytes packed, {_MARKS[node.state]}" if node.is_leaf else reached

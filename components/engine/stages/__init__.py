@@ -8,6 +8,7 @@ from collabopt.components.engine.stage_result import StageResult
 from collabopt.components.engine.stages.baseline import import_model_stage
 from collabopt.components.engine.stages.data import load_dataset_stage
 from collabopt.components.engine.stages.decision import assess_stage, gate_stage
+from collabopt.components.engine.stages.prescreen import prescreen_stage
 from collabopt.components.engine.stages.tree_stage import run_stage
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "gate_stage",
     "import_model_stage",
     "load_dataset_stage",
+    "prescreen_stage",
     "run_stage",
 ]

@@ -10,8 +10,9 @@ from collabopt.components.engine.gate.candidates import read_candidates
 from collabopt.components.engine.gate.policy import parse_policy
 from collabopt.components.engine.gate.run import Gate, run_gate
 from collabopt.components.engine.gate.sample import samples_of
+from collabopt.components.engine.prescreen.records import Prescreen, read_prescreen
 from collabopt.components.engine.progress import emit
-from collabopt.components.engine.records import HTML_FILE, read_leaf_report, read_stage_record
+from collabopt.components.engine.records import HTML_FILE, PRESCREEN_FILE, read_leaf_report, read_stage_record
 from collabopt.components.engine.session import stage_session
 from collabopt.components.engine.stage_result import StageResult
 
@@ -49,6 +50,7 @@ def gate_stage(
     model_name: str,
     releases: str,
     parameters: Mapping[str, object],
+    predictions: str = "",
 ) -> StageResult:
     """Decides, proves and releases the winner, and completes the pipeline's MLflow run; see `run_gate`.
 
@@ -62,6 +64,7 @@ def gate_stage(
         model_name: Name of the registered model and of the releases.
         releases: Where releases are kept; empty for the MLflow registry alone.
         parameters: The pipeline's parameters, to be shown on its MLflow run.
+        predictions: Directory of the prescreen; "" for none.
 
     Returns:
         The winner's scalars, none where no leaf qualifies, and its name.
@@ -70,7 +73,8 @@ def gate_stage(
         CollaboptError: See `run_gate`; or no leaf qualifies, and the policy lets the run fail over it.
     """
     with stage_session("gate"):
-        gate = _gate(baseline, dataset, leaves, policy, model_name, releases)
+        predicted = read_prescreen(Path(predictions) / PRESCREEN_FILE) if predictions else None
+        gate = _gate(baseline, dataset, leaves, policy, model_name, releases, predicted)
         decision = run_gate(gate, Path(output), {name: _as_given(value) for name, value in parameters.items()})
         shutil.copy(Path(output) / HTML_FILE, report)
         if decision.failed:
@@ -84,13 +88,22 @@ def gate_stage(
         return StageResult(metrics, {"winner": decision.winner or "", "outcome": decision.outcome})
 
 
-def _gate(baseline: str, dataset: str, leaves: Mapping[str, str], policy: str, model_name: str, releases: str) -> Gate:
+def _gate(
+    baseline: str,
+    dataset: str,
+    leaves: Mapping[str, str],
+    policy: str,
+    model_name: str,
+    releases: str,
+    predicted: Prescreen | None = None,
+) -> Gate:
     return Gate(
         read_candidates(read_stage_record(baseline), leaves),
         parse_policy(policy),
         functools.partial(samples_of, dataset),
         model_name,
         releases,
+        predicted,
     )
 
 

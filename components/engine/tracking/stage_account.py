@@ -7,8 +7,10 @@ from pathlib import Path
 from collabopt.components.engine.records import (
     CURVE_FILE,
     REPORT_FILE,
+    SKIPPED_FILE,
     TFLITE_FILE,
     LeafReport,
+    SkippedRecord,
     Step,
 )
 from collabopt.components.engine.techniques import TECHNIQUES, pathway_of
@@ -49,6 +51,13 @@ def account_of_leaf(report: LeafReport, directory: Path) -> Account:
     account.metrics = dict(report.metrics)
     account.epochs = _read_curve(directory / CURVE_FILE)
     account.paths = [path for name in (TFLITE_FILE, REPORT_FILE, CURVE_FILE) if (path := directory / name).is_file()]
+    return account
+
+
+def account_of_skipped(record: SkippedRecord, directory: Path) -> Account:
+    """The account of a leaf that was not trained: as of a step, with its record."""
+    account = account_of_step(record.lineage)
+    account.paths = [directory / SKIPPED_FILE]
     return account
 
 
