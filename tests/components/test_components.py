@@ -51,13 +51,27 @@ def test_the_task_defaults_to_classification(name):
 @pytest.mark.parametrize("name", ["assess_leaves", "deployment_gate"])
 def test_gate_takes_every_leaf_of_the_tree_and_nothing_else(name):
     artifacts = {key for key, spec in inputs_of(name).items() if spec.type.startswith("system.")}
-    assert artifacts == {ROOT, "dataset", *(leaf.name for leaf in TREE.leaves())}
+    optional = {"predictions"} if name == "deployment_gate" else set()
+    assert artifacts == {ROOT, "dataset", *optional, *(leaf.name for leaf in TREE.leaves())}
 
 
 def test_configure_has_an_output_for_everything_that_can_be_set():
     outputs = components.configure.component_spec.outputs
     digests = {"model_digest", "data_digest"}
     assert set(outputs) == {"parameters", *digests, "dataset", ROOT, *(stage.name for stage in TREE)}
+
+
+def test_prescreen_has_an_output_for_every_stage():
+    assert set(components.prescreen.component_spec.outputs) == {
+        "predictions",
+        "metrics",
+        *(stage.name for stage in TREE),
+    }
+
+
+@pytest.mark.parametrize("name", sorted(TECHNIQUES.keys() - {"import_model"}))
+def test_every_stage_of_the_tree_can_be_left_untrained(name):
+    assert inputs_of(name)["skip"].default == ""
 
 
 @pytest.mark.parametrize("name", components.CATALOGUE)

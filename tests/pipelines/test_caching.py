@@ -41,11 +41,14 @@ def spec(name, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def keys(spec, name):
-    """Computes the key of every task, by its name in the tree, for some arguments of the pipeline."""
+    """Computes the key of every task, by its name in the tree, for some arguments of the pipeline.
 
-    def compute(**arguments):
+    `reasons` says why stages are not trained: stage -> what the prescreen has found.
+    """
+
+    def compute(reasons=None, **arguments):
         found = {}
-        _walk(spec, spec["root"], {**parameters_of(name), **arguments}, {}, found)
+        _walk(spec, spec["root"], {**parameters_of(name), **arguments}, {}, found, reasons or {})
         return found
 
     return compute
@@ -56,7 +59,7 @@ def unchanged(keys):
     return keys()
 
 
-def _walk(spec, dag, parameters, artifacts, found):
+def _walk(spec, dag, parameters, artifacts, found, reasons):
     tasks = dag["dag"]["tasks"]
     outputs, made = {}, {}
     while waiting := [task for task in tasks if task not in made]:
@@ -78,7 +81,7 @@ def _walk(spec, dag, parameters, artifacts, found):
             inputs = {key: _artifact(source, artifacts, made) for key, source in given.get("artifacts", {}).items()}
             component = spec["components"][tasks[task]["componentRef"]["name"]]
             if "dag" in component:
-                _walk(spec, component, values, inputs, found)
+                _walk(spec, component, values, inputs, found, reasons)
                 made[task] = None
                 continue
             container = spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
@@ -89,6 +92,8 @@ def _walk(spec, dag, parameters, artifacts, found):
             found[tasks[task]["taskInfo"]["name"]] = made[task]
             if tasks[task]["taskInfo"]["name"] == "configure":
                 outputs[task] = components.configure.python_func(**values)._asdict()
+            if tasks[task]["taskInfo"]["name"] == "prescreen":
+                outputs[task] = {stage.name: reasons.get(stage.name, "") for stage in TREE}
 
 
 def _value(source, parameters, outputs):
@@ -117,8 +122,9 @@ def subtree(name, stage):
 
 
 def changed(before, after):
+    """Tasks that miss the cache; the prescreen is looked at by itself."""
     assert set(before) == set(after)
-    return {task for task in before if before[task] != after[task]} - NEVER_CACHED
+    return {task for task in before if before[task] != after[task]} - NEVER_CACHED - {"prescreen"}
 
 
 def other(field, default, annotation):
@@ -179,8 +185,16 @@ def test_a_pipeline_parameter_invalidates_the_subtrees_of_the_stages_that_take_i
     assert found == set().union(*(subtree(name, stage) for stage in takers))
 
 
-@pytest.mark.parametrize("argument", [{"policy": "goals: []"}, {"model_name": "other"}, {"releases": "gs://bucket/x"}])
-def test_what_only_the_gate_takes_invalidates_nothing_else(keys, unchanged, argument):
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {"policy": "goals: []"},
+        {"prescreen": "report"},
+        {"model_name": "other"},
+        {"releases": "gs://bucket/x"},
+    ],
+)
+def test_what_only_prescreen_and_gate_take_invalidates_nothing_else(keys, unchanged, argument):
     assert changed(unchanged, keys(**argument)) == set()
 
 
@@ -195,3 +209,27 @@ def test_other_content_under_the_same_name_invalidates_what_reads_it(name, keys,
     model.write_bytes(b"model")
     data.write_bytes(b"data 2")
     assert changed(before, keys(model=str(model), data=str(data))) == subtree(name, "dataset")
+
+
+def test_a_prediction_that_changes_invalidates_the_stages_whose_reason_changes_and_those_below(name, keys, unchanged):
+    for stage in stages_of(name).keys() - {"dataset", ROOT}:
+        too_large = keys(reasons={stage: "predicted 'packed_bytes' is 9,000 B"})
+        assert changed(unchanged, too_large) == subtree(name, stage)
+        assert changed(too_large, keys(reasons={stage: "predicted 'packed_bytes' is 8,000 B"})) == subtree(name, stage)
+        assert changed(too_large, keys(reasons={stage: "predicted 'packed_bytes' is 9,000 B"})) == set()
+
+
+@pytest.mark.parametrize(
+    ("argument", "predicts_again"),
+    [
+        ({"policy": "goals: []"}, True),
+        ({"prescreen": "off"}, True),
+        ({"sparsity": 0.25}, True),
+        ({"clusters": 8}, True),
+        ({"accelerator": "ethos-u65-256"}, True),
+        ({"epochs": 7, "learning_rate": 0.5, "qat_epochs": 7, "qat_learning_rate": 0.5, "batch_size": 8}, False),
+        ({"model_name": "other", "releases": "gs://bucket/x"}, False),
+    ],
+)
+def test_what_is_predicted_anew(keys, unchanged, argument, predicts_again):
+    assert (keys(**argument)["prescreen"] != unchanged["prescreen"]) == predicts_again
