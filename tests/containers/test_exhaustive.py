@@ -33,7 +33,7 @@ def test_every_stage_runs_in_a_container_of_the_image_and_the_winner_is_released
     assert all(leaf.report.contract.holds for leaf in outcome.leaves)
     assert all(leaf.report.metrics["accuracy"] >= 0.9 for leaf in outcome.leaves)
     assert outcome.decision.winner in LEAVES
-    assert len(containers) == len({"configure", "dataset", ROOT, "gate"} | STAGES)
+    assert len(containers) == len({"configure", "dataset", ROOT, "prescreen", "gate"} | STAGES)
     for container in containers:
         assert container.exit_code == 0
         assert_confined(container.attributes)

@@ -94,12 +94,12 @@ def _started(path):
 @pytest.mark.parametrize(
     ("run", "stages"),
     [
-        ("first", {"dataset", "baseline", *BELOW_BASELINE}),
+        ("first", {"dataset", "baseline", "prescreen", *BELOW_BASELINE}),
         ("same", set()),
-        ("leaf", {"pcqat"}),
-        ("clusters", {"pruned_clustered", "pruned_clustered_ptq", "pcqat"}),
-        ("sparsity", BELOW_BASELINE),
-        ("data", {"dataset", "baseline", *BELOW_BASELINE}),
+        ("leaf", {"prescreen", "pcqat"}),
+        ("clusters", {"prescreen", "pruned_clustered", "pruned_clustered_ptq", "pcqat"}),
+        ("sparsity", {"prescreen", *BELOW_BASELINE}),
+        ("data", {"dataset", "baseline", "prescreen", *BELOW_BASELINE}),
         ("back", set()),
     ],
 )

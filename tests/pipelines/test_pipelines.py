@@ -73,12 +73,12 @@ def test_exhaustive_mirrors_the_tree(tmp_path):
     compiler.Compiler().compile(load_pipeline("exhaustive"), str(path))
     root = next(yaml.safe_load_all(path.read_text()))["root"]
     tasks = tasks_of(root)
-    assert set(tasks) == {"configure", "dataset", ROOT, "gate", *(stage.name for stage in TREE)}
+    assert set(tasks) == {"configure", "dataset", ROOT, "prescreen", "gate", *(stage.name for stage in TREE)}
     producers = {key: value["taskInfo"]["name"] for key, value in root["dag"]["tasks"].items()}
     for stage in TREE:
         parent = tasks[stage.name]["inputs"]["artifacts"]["parent"]["taskOutputArtifact"]["producerTask"]
         assert producers[parent] == stage.parent
-    assert STANDARD | COLLABORATIVE | {ROOT, "dataset"} == set(tasks["gate"]["inputs"]["artifacts"])
+    assert STANDARD | COLLABORATIVE | {ROOT, "dataset", "predictions"} == set(tasks["gate"]["inputs"]["artifacts"])
 
 
 def test_staged_builds_the_collaborative_leaves_only_in_the_second_branch(tmp_path):
@@ -89,7 +89,7 @@ def test_staged_builds_the_collaborative_leaves_only_in_the_second_branch(tmp_pa
     assert not COLLABORATIVE & set(tasks_of(spec["root"]))
     conditions = [c for c in spec["components"].values() if "dag" in c and "gate" in tasks_of(c)]
     gates = sorted((tasks_of(c)["gate"]["inputs"]["artifacts"] for c in conditions), key=len)
-    around = {ROOT, "dataset"}
+    around = {ROOT, "dataset", "predictions"}
     assert [set(gate) for gate in gates] == [STANDARD | around, STANDARD | COLLABORATIVE | around]
 
 

@@ -14,7 +14,7 @@ from collabopt.components.engine.gate.policy import parse_policy
 from collabopt.components.engine.gate.record import complete_stages
 from collabopt.components.engine.gate.run import Gate, run_gate
 from collabopt.components.engine.gate.sample import TestSamples
-from collabopt.components.engine.records import GATE_FILES, read_stage_record
+from collabopt.components.engine.records import GATE_FILES, PRESCREEN_FILE, read_stage_record
 from collabopt.components.engine.stages import gate_stage
 from collabopt.components.engine.tracking import open_parent, stage_run
 
@@ -67,7 +67,7 @@ def test_the_gate_ships_the_winner_and_completes_the_pipeline_run(client, gate, 
     written = Decision.model_validate_json((tmp_path / "output" / "decision.json").read_text())
     assert written == decision
     assert decision.winner == "ptq"
-    assert {path.name for path in (tmp_path / "output").iterdir()} == set(GATE_FILES)
+    assert {path.name for path in (tmp_path / "output").iterdir()} == set(GATE_FILES) - {PRESCREEN_FILE}
     assert released(tmp_path / "releases")["champion"] == decision.winner_sha256
 
     champion = client.get_model_version_by_alias(MODEL, "champion")
@@ -212,7 +212,7 @@ def test_running_the_gate_again_changes_nothing(client, gate, two_leaves, tmp_pa
     (tmp_path / "output" / ".unfinished-x").mkdir()
     (tmp_path / "output" / ".unfinished-x" / "report.html").touch()
     gate(two_leaves)
-    assert {path.name for path in (tmp_path / "output").iterdir()} == set(GATE_FILES)
+    assert {path.name for path in (tmp_path / "output").iterdir()} == set(GATE_FILES) - {PRESCREEN_FILE}
     before = state(client, tmp_path / "output", tmp_path / "releases")
     gate(two_leaves)
     assert state(client, tmp_path / "output", tmp_path / "releases") == before
