@@ -59,12 +59,12 @@ def grown_tree(
     """Every stage on the way to a leaf, depth first: leaves before branches, then in the order of techniques."""
     qualified = {verdict.leaf: verdict.qualified for verdict in decision.verdicts}
     nodes: dict[tuple[str, ...], TreeNode] = {}
-    for record in (*leaves.values(), *untrained.values()):
+    for _, record in sorted({**leaves, **untrained}.items()):
         skipped = isinstance(record, SkippedRecord)
         for length in range(1, len(record.lineage) + skipped):
             node = _node(record.lineage[:length], decision)
             nodes.setdefault(node.path, node)
-    for name, report in leaves.items():
+    for name, report in sorted(leaves.items()):
         path = tuple(step.stage for step in report.lineage)
         nodes[path] = TreeNode(
             path=path,
