@@ -15,6 +15,9 @@ from collabopt.components.engine.prescreen.records import PredictedFile, Predict
 # What every process needs; imported once, before the processes are forked.
 _PRELOADED = ("tensorflow", "tf_keras.layers", "ai_edge_litert.interpreter")
 
+# fp32 models up to this size are converted several at a time.
+_SMALL_BYTES = 64 * 2**20
+
 
 def preload() -> None:
     """Imports what forked processes would otherwise import each for itself."""
@@ -55,7 +58,7 @@ def predict(
     works = [functools.partial(_predict_file, baseline, dataset, recipe, allow_lambda) for recipe in distinct]
     files: dict[Recipe, dict[str, Any]] = {}
     progress(0, len(distinct))
-    for number, file in run_forked(works, os.cpu_count() or 1, log):
+    for number, file in run_forked(works, _processes(baseline), log):
         files[distinct[number]] = file
         progress(len(files), len(distinct))
     reasons = [file["infeasible"] for file in files.values()]
@@ -69,6 +72,12 @@ def predict(
         for leaf, of_leaf in recipes.items()
         for recipe, configuration in of_leaf.items()
     ]
+
+
+def _processes(baseline: Path) -> int:
+    """As many as there are processors, but one where each takes the memory of several copies of a large model."""
+    size = sum(path.stat().st_size for path in baseline.rglob("*") if path.is_file())
+    return len(os.sched_getaffinity(0)) if size <= _SMALL_BYTES else 1
 
 
 def _predict_file(baseline: Path, dataset: Path, recipe: Recipe, allow_lambda: bool) -> dict[str, Any]:
