@@ -24,7 +24,13 @@ from collabopt.pipelines.tree import ROOT, TREE
 NEVER_CACHED = {"configure", "assess", "gate"}
 SHARED = sorted({parameter for binding in BINDINGS.values() for parameter in binding.values()})
 # Where half of the default, or one more, is not legal.
-OTHER_VALUES = {"train_share": 0.5, "initial_sparsity": 0.1, "accelerator": "ethos-u65-256", "sparsity": 0.25}
+OTHER_VALUES = {
+    "train_share": 0.5,
+    "initial_sparsity": 0.1,
+    "accelerator": "ethos-u65-256",
+    "sparsity": 0.25,
+    "distillation_temperature": 2.0,
+}
 
 
 @pytest.fixture(scope="module", params=sorted(PIPELINES))
