@@ -10,7 +10,7 @@ import typer
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.records import HTML_FILE
-from collabopt.pipelines import cli_compile, cli_prescreen, cli_sensitivity, cli_submit
+from collabopt.pipelines import cli_compile, cli_prescreen, cli_search, cli_sensitivity, cli_submit
 from collabopt.pipelines.cli_options import (
     Example,
     Name,
@@ -35,6 +35,7 @@ app = typer.Typer(
 
 app.command("prescreen")(cli_prescreen.prescreen)
 app.command("sensitivity")(cli_sensitivity.sensitivity)
+app.command("search")(cli_search.search)
 app.command("compile", rich_help_panel=cli_submit.KUBEFLOW)(cli_compile.compile_command)
 app.command("cluster-schema", rich_help_panel=cli_submit.KUBEFLOW)(cli_compile.print_schema)
 app.command("submit", rich_help_panel=cli_submit.KUBEFLOW)(cli_submit.submit)
@@ -102,6 +103,7 @@ def run(
     model, data = sources(example, model, data)
     from rich.console import Console
 
+    from collabopt.pipelines.following_up import how_to_see_runs, mark_failed
     from collabopt.pipelines.local_run import run_locally
     from collabopt.pipelines.preflight import plan_run
 
@@ -122,14 +124,14 @@ def run(
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     os.environ["MLFLOW_TRACKING_URI"] = planned.tracking_uri
     try:
-        run_locally(planned, console, on_failure=_mark_failed)
+        run_locally(planned, console, on_failure=mark_failed)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise
     console.print(f"files: {planned.output}", markup=False, soft_wrap=True)
     if (planned.output / HTML_FILE).is_file():
         console.print(f"report: {planned.output / HTML_FILE}", markup=False, soft_wrap=True)
-    console.print(f"runs:  {_how_to_see_runs(planned.tracking_uri)}", markup=False, soft_wrap=True)
+    console.print(f"runs:  {how_to_see_runs(planned.tracking_uri)}", markup=False, soft_wrap=True)
 
 
 _NAME = Annotated[str, typer.Argument(metavar="NAME", help="Name under which winners are registered and released.")]
@@ -224,19 +226,6 @@ def inspect(
     from rich.console import Console
 
     print_inspection(deployed, Console(highlight=False, width=None if sys.stdout.isatty() else 140))
-
-
-def _mark_failed(pipeline_run_id: str) -> None:
-    from collabopt.components.engine.tracking import fail_parent
-    from collabopt.components.engine.tracking.reachable import sqlite_path, tracking_uri
-
-    database = sqlite_path(tracking_uri())
-    if database is None or database.exists():  # else no stage has logged, and MLflow would make the database only now
-        fail_parent(pipeline_run_id)
-
-
-def _how_to_see_runs(tracking_uri: str) -> str:
-    return tracking_uri if tracking_uri.startswith("http") else f"mlflow ui --backend-store-uri {tracking_uri}"
 
 
 if __name__ == "__main__":

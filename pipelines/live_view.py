@@ -26,8 +26,8 @@ _SUMMARY = {
     "gzip_bytes": "gzip {:,.0f}",
     "npu_latency_ms": "npu {:.4g} ms",
 }
-# What the rest of a footprint begins with.
-_FOOTPRINT = ("npu_", "host_", "activation_")
+# What the rest of a footprint begins with, and what chooses nothing in a run.
+_FOOTPRINT = ("npu_", "host_", "activation_", "validation_")
 _LEFT_OUT = {
     "test_samples",
     "zip_bytes",
@@ -125,7 +125,7 @@ class PlainView:
             details = f"{event.epoch}/{event.epochs}  {details}"
         if event.message:
             details = event.message.splitlines()[0]
-        line = f"[{clock(event.time - self._began)}] {event.stage:<22}{event.kind:<10}{details}"
+        line = f"[{clock(event.time - self._began)}] {event.stage:<24}{event.kind:<10}{details}"
         self._console.print(line.rstrip(), markup=False)
 
     def refresh(self) -> None:

@@ -54,6 +54,7 @@ class LocalRun:
         stages: What the live view shows from the start.
         old_logs: Further log names that an earlier run may have left in the same output directory.
         stage_host: Import what stages need once, and fork their processes from there (see `engine/stage_host.py`).
+        pipeline_root: Where tasks leave their outputs; None for a place that goes with the run.
     """
 
     pipeline: str
@@ -64,6 +65,7 @@ class LocalRun:
     stages: tuple[WatchedStage, ...] = ()
     old_logs: tuple[str, ...] = ()
     stage_host: bool = False
+    pipeline_root: Path | None = None
 
 
 def run_locally(run: LocalRun, console: Console, *, on_failure: Callable[[str], None] | None = None) -> Outcome:
@@ -104,6 +106,48 @@ def run_locally(run: LocalRun, console: Console, *, on_failure: Callable[[str], 
         _mark_failed(run_id, on_failure, console)
     check_qualified(outcome.decision, run.output)
     return outcome
+
+
+def run_part(
+    run: LocalRun,
+    run_id: str,
+    output: OutputDirectory,
+    console: Console,
+    *,
+    title: str,
+    on_failure: Callable[[str], None],
+) -> RunState:
+    """Runs a pipeline, shows it, and leaves its outputs where they are: one of several that make up a whole.
+
+    Args:
+        run: What to run; it needs a `pipeline_root`.
+        run_id: Pipeline run that its stages belong to, together with those of the others.
+        output: The whole's output directory, with a working directory for this run alone.
+        console: See `run_locally`.
+        title: What this part is.
+        on_failure: See `run_locally`.
+
+    Returns:
+        What became of every stage.
+
+    Raises:
+        CollaboptError: A stage failed.
+        KeyboardInterrupt: See `run_locally`.
+    """
+    state = RunState(run.stages)
+    with _deferred_signals() as signals:
+        output.clear_logs({PIPELINE_LOG, *(stage.name for stage in run.stages)})
+        with view_for(console, state, title=title) as view:
+            exit_code = _execute(run, run_id, output, state, view, signals)
+        try:
+            if signals.received:
+                raise KeyboardInterrupt
+            if exit_code != 0:
+                raise _failure(state, output.logs, exit_code)
+        except (KeyboardInterrupt, CollaboptError):
+            _mark_failed(run_id, on_failure, console)
+            raise
+    return state
 
 
 class _Signals:
@@ -172,7 +216,7 @@ def _write_job(run: LocalRun, output: OutputDirectory) -> Path:
     job = {
         "pipeline": run.pipeline,
         "arguments": dict(run.arguments),
-        "pipeline_root": str(output.work / _PIPELINE_ROOT),
+        "pipeline_root": str(run.pipeline_root or output.work / _PIPELINE_ROOT),
         "workspace_root": str(output.work / "workspace"),
         "stage_host": run.stage_host,
     }

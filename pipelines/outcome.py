@@ -41,8 +41,8 @@ class Leaf:
 
     @property
     def stage(self) -> str:
-        """Name of the stage."""
-        return self.report.stage
+        """Name of the stage, in a search with the trial."""
+        return self.report.name
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def untrained_below(directory: Path) -> dict[str, Path]:
     for path in sorted(directory.rglob(SKIPPED_FILE), key=lambda path: path.stat().st_mtime):
         record = read_skipped(path.parent)
         if record is not None and TECHNIQUES[record.technique].deploys:
-            found[record.stage] = path.parent
+            found[record.name] = path.parent
     return found
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.settings import Palette
+from collabopt.components.engine.stage_names import name_in_trial
 from collabopt.components.engine.techniques import pathway_of
 
 STAGE_FILE = "stage.json"
@@ -30,6 +31,12 @@ GATE_FILES = (DECISION_FILE, HTML_FILE, *CARD_FILES, BASELINE_FILE, SAMPLE_FILE,
 # As many test samples a leaf's proof takes at most; whoever keeps samples to prove leaves on keeps as many.
 PROOF_SAMPLES = 256
 
+
+def validation_name(metric: str) -> str:
+    """Name of a metric on the validation split; its own name is that of its value on the test split."""
+    return f"validation_{metric}"
+
+
 RecordType = TypeVar("RecordType", bound="StageRecord")
 
 
@@ -48,6 +55,7 @@ class Step(_Record):
         metrics: Every finite scalar that the stage measured; empty for a leaf, whose report has them.
         mlflow_run_id: Run that logged the stage.
         skipped: Why it was not trained; "" where it was.
+        trial: The trial of a search that it was made for first; None outside of a search.
     """
 
     stage: str
@@ -57,6 +65,12 @@ class Step(_Record):
     metrics: dict[str, float] = Field(default_factory=dict)
     mlflow_run_id: str = ""
     skipped: str = ""
+    trial: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Its name among all stages of a run: in a search, the stage's with the trial."""
+        return name_in_trial(self.stage, self.trial)
 
 
 class MetricOfRecord(_Record):
@@ -120,8 +134,13 @@ class StageRecord(_Record):
 
     @property
     def stage(self) -> str:
-        """Name of the stage."""
+        """Name of the stage in the tree."""
         return self.lineage[-1].stage
+
+    @property
+    def name(self) -> str:
+        """Its name among all stages of a run; see `Step`."""
+        return self.lineage[-1].name
 
     @property
     def technique(self) -> str:

@@ -42,7 +42,7 @@ def reason_to_skip(given: str, parent: StageRecord) -> str:
     if given:
         return given
     first = next((step for step in parent.lineage if step.skipped), None)
-    return f"'{first.stage}', which it stands below, was not trained: {first.skipped}" if first else ""
+    return f"'{first.name}', which it stands below, was not trained: {first.skipped}" if first else ""
 
 
 def skip_stage(record: StageRecord, output: Path, run: StageRun) -> StageResult:
@@ -61,7 +61,7 @@ def skip_stage(record: StageRecord, output: Path, run: StageRun) -> StageResult:
     skipped = SkippedRecord(**{**dict(record), "lineage": [*way, step], "claims": Claims()})
     output.mkdir(parents=True, exist_ok=True)
     run.log_artifact(write_record(skipped, output))
-    emit(skipped.stage, "skipped", message=skipped.reason)
+    emit(skipped.name, "skipped", message=skipped.reason)
     metadata = {"stage": skipped.stage, "technique": skipped.technique, "skipped": skipped.reason}
     metadata |= {f"mlflow_{name}": value for name, value in skipped.mlflow.items()}
     return StageResult({}, metadata)

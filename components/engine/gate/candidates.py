@@ -90,9 +90,9 @@ def digest_of(candidates: Candidates, policy: Policy) -> str:
 
 
 def _check_name(name: str, record: StageRecord, directory: Path) -> None:
-    if record.stage != name:
+    if record.name != name:
         raise CollaboptError(
-            f"the artifact passed as leaf '{name}' was made by stage '{record.stage}'",
+            f"the artifact passed as leaf '{name}' was made by stage '{record.name}'",
             where=str(directory),
             todo="pass every leaf under its own name",
         )

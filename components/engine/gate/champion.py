@@ -73,7 +73,7 @@ def reigning(
     measured = _measured_alike(report, tflite, candidates, samples, accelerator)
     champion = Champion(
         sha256=sha256,
-        leaf=report.stage,
+        leaf=report.name,
         figures=figures_of(measured, accelerator),
         accelerator=None if measured.footprint is None else measured.footprint.npu.accelerator,
         dataset_digest=measured.dataset_digest,

@@ -115,7 +115,7 @@ def _agree(found: float, expected: float) -> bool:
 
 def _refused(report: LeafReport, why: str) -> CollaboptError:
     return CollaboptError(
-        f"leaf '{report.stage}' is not proven, so that nothing is promoted: {why}",
-        where=f"leaf '{report.stage}'",
+        f"leaf '{report.name}' is not proven, so that nothing is promoted: {why}",
+        where=f"leaf '{report.name}'",
         todo="pass the leaf with the file, the report and the data set of one run; if they are, run its stage again",
     )

@@ -44,7 +44,7 @@ def complete_stages(parent: ParentRun, candidates: Candidates) -> None:
         CollaboptError: MLflow cannot be reached, or refuses.
     """
     lineages = {
-        report.lineage[length - 1].stage: report.lineage[:length]
+        report.lineage[length - 1].name: report.lineage[:length]
         for report in (*candidates.reports.values(), *candidates.skipped.values())
         for length in range(1, len(report.lineage))
     }

@@ -66,7 +66,7 @@ class Manifest(_Record):
 def facts_of(report: LeafReport, pipeline_run_id: str) -> ReleaseFacts:
     """The facts of a leaf."""
     return ReleaseFacts(
-        leaf=report.stage,
+        leaf=report.name,
         metric=report.metric.name,
         metric_value=report.metrics.get(report.metric.name),
         pipeline_run_id=pipeline_run_id,

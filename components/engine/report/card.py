@@ -34,11 +34,11 @@ def model_card(decision: Decision, leaf: LeafReport, tflite: bytes, *, name: str
     Raises:
         CollaboptError: The bytes are not a TFLite model, or a damaged one.
     """
-    verdict = next((each for each in decision.verdicts if each.leaf == leaf.stage), None)
+    verdict = next((each for each in decision.verdicts if each.leaf == leaf.name), None)
     deployed = leaf.deployed
     card = {
-        "name": name or leaf.stage,
-        "leaf": leaf.stage,
+        "name": name or leaf.name,
+        "leaf": leaf.name,
         "sha256": deployed.sha256,
         "tags": _tags(leaf),
         "task": leaf.task,
@@ -48,7 +48,7 @@ def model_card(decision: Decision, leaf: LeafReport, tflite: bytes, *, name: str
         "metric": _metric(decision, leaf),
         "metrics": dict(leaf.metrics),
         "decision": {
-            "ships": decision.winner == leaf.stage,
+            "ships": decision.winner == leaf.name,
             "outcome": decision.outcome,
             "qualified": verdict.qualified if verdict else None,
             "reason": verdict.reason if verdict else None,

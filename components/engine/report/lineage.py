@@ -47,7 +47,7 @@ def lineage_rows(leaves: Mapping[str, StageRecord], nodes: list[TreeNode]) -> li
         below: list[tuple[Step, list[str]]] = []
         for name in sorted(leaves):
             lineage = leaves[name].lineage[: len(node.path)]
-            if tuple(step.stage for step in lineage) != node.path:
+            if tuple(step.name for step in lineage) != node.path:
                 continue
             same = next((names for step, names in below if step == lineage[-1]), None)
             if same is None:

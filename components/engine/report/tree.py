@@ -65,7 +65,7 @@ def grown_tree(
             node = _node(record.lineage[:length], decision)
             nodes.setdefault(node.path, node)
     for name, report in sorted(leaves.items()):
-        path = tuple(step.stage for step in report.lineage)
+        path = tuple(step.name for step in report.lineage)
         nodes[path] = TreeNode(
             path=path,
             technique=report.technique,
@@ -90,7 +90,7 @@ def _node(way: list[Step], decision: Decision) -> TreeNode:
     """A stage that has no file."""
     step = way[-1]
     return TreeNode(
-        path=tuple(each.stage for each in way),
+        path=tuple(each.name for each in way),
         technique=step.technique,
         metric=decision.baseline.value if len(way) == 1 else step.metric_value,
         collaborative=pathway_of(each.technique for each in way) == "collaborative",

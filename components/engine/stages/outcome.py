@@ -22,6 +22,7 @@ from collabopt.components.engine.records import (
     MetricOfRecord,
     Proof,
     StageRecord,
+    validation_name,
     write_record,
 )
 from collabopt.components.engine.stage_result import StageResult
@@ -65,7 +66,9 @@ def finish_leaf(
 
     deployed, packed = inspect_and_pack(leaf.tflite)
     outputs, labels = predict(leaf.tflite, data.inputs("test")), data.labels("test")
-    measured = task.measure(outputs, labels)
+    measured = task.measure(outputs, labels) | _on_validation(
+        task, predict(leaf.tflite, data.inputs("validation")), data
+    )
     interval = confidence_interval(task.metric, outputs, labels)
     footprint = measure_footprint(leaf.tflite, record.lineage[-1].settings["accelerator"])
     metrics = {
@@ -95,13 +98,23 @@ def finish_leaf(
 
 
 def measure_keras(model: Any, data: StoredDataset, task: Task) -> dict[str, float]:
-    """The task's metrics of a fp32 model on the test split."""
-    return task.measure(model.predict(data.inputs("test"), batch_size=256, verbose=0), data.labels("test"))
+    """The task's metrics of a fp32 model on the test split, and on the validation split."""
+
+    def predict(split: str) -> np.ndarray:
+        return model.predict(data.inputs(split), batch_size=256, verbose=0)
+
+    return task.measure(predict("test"), data.labels("test")) | _on_validation(task, predict("validation"), data)
 
 
 def metric_drop(metric: MetricOfRecord, measured: Mapping[str, float]) -> dict[str, float]:
     """`<metric>_drop`: how much worse than the baseline."""
     return {f"{metric.name}_drop": metric.drop(measured[metric.name])}
+
+
+def _on_validation(task: Task, outputs: np.ndarray, data: StoredDataset) -> dict[str, float]:
+    """The same metrics on the validation split, by which choices are made that must not see test data."""
+    measured = task.measure(outputs, data.labels("validation"))
+    return {validation_name(name): value for name, value in measured.items()}
 
 
 def _bounds(metric: MetricOfRecord, interval: Interval | None) -> dict[str, float]:
@@ -154,7 +167,7 @@ def _finish(record: StageRecord, output: Path, run: StageRun, written: Sequence[
     if run.lost:
         record = record.model_copy(update={"mlflow": {**record.mlflow, "incomplete": run.lost}})
         write_record(record, output)
-    emit(record.stage, "finished", metrics=record.metrics)
+    emit(record.name, "finished", metrics=record.metrics)
     metadata = {"stage": record.stage, "technique": record.technique}
     metadata |= {f"mlflow_{name}": value for name, value in record.mlflow.items()}
     if isinstance(record, LeafReport):

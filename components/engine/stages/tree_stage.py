@@ -15,6 +15,7 @@ from collabopt.components.engine.settings import (
 )
 from collabopt.components.engine.skipping import read_parent, reason_to_skip, skip_stage
 from collabopt.components.engine.stage_host import hosted
+from collabopt.components.engine.stage_names import split_name
 from collabopt.components.engine.stage_result import StageResult
 from collabopt.components.engine.stages.kept_claims import kept_claims
 from collabopt.components.engine.stages.leaf import Leaf, post_training_quantize, quantize_aware_train
@@ -47,7 +48,7 @@ def run_stage(
 
     Args:
         technique: Name of the technique to apply.
-        stage: Name of the stage in the tree.
+        stage: Name of the stage in the tree; in a search with the trial, as `pcqat@3`.
         parent: Directory of the parent's fp32 model.
         dataset: `Dataset` directory.
         output: Directory to write: a fp32 model and `stage.json`, or a leaf's `model.tflite` and `report.json`; where
@@ -69,7 +70,8 @@ def run_stage(
         data = StoredDataset(dataset)
         _check_parent(technique, stage, parent_record, data)
         reason = reason_to_skip(skip, parent_record)
-        step = Step(stage=stage, technique=technique, settings=checked.model_dump(), skipped=reason)
+        place, trial = split_name(stage)
+        step = Step(stage=place, technique=technique, settings=checked.model_dump(), skipped=reason, trial=trial)
         lineage = [*parent_record.lineage, step]
         with stage_run(stage, tags=lineage_tags(lineage)) as run:
             run.log_params(step.settings)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.stage_names import split_name
 from collabopt.components.engine.tracking import entries
 from collabopt.components.engine.tracking.account import Account, complete, log_path
 from collabopt.components.engine.tracking.parent import (
@@ -176,8 +177,8 @@ def stage_run(stage: str, *, tags: Mapping[str, str] | None = None, required: bo
 
 
 def stage_params(stage: str, params: Mapping[str, object]) -> dict[str, object]:
-    """Params under the names that they have on a stage's run: `<stage>.<name>`."""
-    return {f"{stage}.{name}": value for name, value in params.items()}
+    """Params under the names that they have on a stage's run: `<stage>.<name>`, the same in all trials of a search."""
+    return {f"{split_name(stage)[0]}.{name}": value for name, value in params.items()}
 
 
 def _open(client: "MlflowClient", stage: str) -> "Run":

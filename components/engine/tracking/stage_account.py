@@ -26,7 +26,7 @@ def lineage_tags(lineage: Sequence[Step]) -> dict[str, str]:
     if len(lineage) == 1:
         return {"collabopt.technique": technique, "collabopt.pathway": "baseline"}
     return {
-        "collabopt.parent_stage": lineage[-2].stage,
+        "collabopt.parent_stage": lineage[-2].name,
         "collabopt.technique": technique,
         "collabopt.techniques": ">".join(step.technique for step in lineage),
         "collabopt.pathway": pathway_of(step.technique for step in lineage),
@@ -39,7 +39,7 @@ def account_of_step(lineage: Sequence[Step]) -> Account:
     """The account of the last step of a lineage: tags, params and metrics."""
     step = lineage[-1]
     return Account(
-        tags={STAGE_TAG: step.stage, **lineage_tags(lineage)},
+        tags={STAGE_TAG: step.name, **lineage_tags(lineage)},
         params=stage_params(step.stage, step.settings),
         metrics=dict(step.metrics),
     )

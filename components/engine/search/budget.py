@@ -1,0 +1,66 @@
+"""What a search may cost."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.validation import Checked
+
+
+class Budget(Checked):
+    """Limits; the search ends at the first that is reached, and a wave that has begun is finished.
+
+    Attributes:
+        trials: Configurations tried, the default one included.
+        epochs: Epochs of training, summed over the stages that are really trained; None for no limit.
+        minutes: Wall time after which no wave begins, interruptions left out; None for no limit.
+    """
+
+    trials: Annotated[int, Field(ge=1)] = 12
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    minutes: Annotated[float, Field(gt=0)] | None = None
+
+
+class Used(Checked):
+    """What a search has cost.
+
+    Attributes:
+        trials: Configurations that are answered.
+        epochs: Epochs of training.
+        minutes: Wall time of all waves.
+    """
+
+    trials: int = 0
+    epochs: int = 0
+    minutes: float = 0.0
+
+
+def check_budget(budget: Budget, epochs_of_a_trial: int) -> None:
+    """Refuses a budget that does not pay for the first trial.
+
+    Args:
+        budget: The budget.
+        epochs_of_a_trial: Epochs of the default configuration, over all stages that train.
+
+    Raises:
+        CollaboptError: It does not.
+    """
+    if budget.epochs is not None and budget.epochs < epochs_of_a_trial:
+        raise CollaboptError(
+            f"the budget of {budget.epochs} epochs is too small for one trial: the default configuration trains "
+            f"{epochs_of_a_trial} over all stages",
+            where=f"--epochs {budget.epochs}",
+            todo=f"allow at least {epochs_of_a_trial}, or choose fewer with --param epochs=1 --param qat_epochs=1",
+        )
+
+
+def is_spent(budget: Budget, used: Used) -> str:
+    """Which limit is reached, in words; "" for none."""
+    if used.trials >= budget.trials:
+        return f"{budget.trials} trials"
+    if budget.epochs is not None and used.epochs >= budget.epochs:
+        return f"{budget.epochs} epochs"
+    if budget.minutes is not None and used.minutes >= budget.minutes:
+        return f"{budget.minutes:g} minutes"
+    return ""

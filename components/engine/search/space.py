@@ -1,0 +1,171 @@
+"""The space of a search: a few lines of YAML that give every axis its values, or a range."""
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.validation import Checked, refuse, validated
+from collabopt.components.engine.yaml_lines import place_in, read_yaml
+
+Value = float | int | str | bool
+# Axis -> its value in one trial.
+Configuration = dict[str, Value]
+
+_EXAMPLE_LINE = "sparsity: [0.5, 0.6, 0.8]"
+_FORMS = "write a list of values, or {low, high} with `step` or `log: true`"
+
+
+class Range(Checked):
+    """Every number between two, both included; whole numbers where both are whole."""
+
+    low: int | float = Field(description="The least value.")
+    high: int | float = Field(description="The largest value.")
+    step: int | float | None = Field(default=None, description="Only values in steps of this size, from `low` on.")
+    log: bool = Field(default=False, description="Whether ratios count instead of differences.")
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> "Range":
+        if not all(math.isfinite(value) for value in (self.low, self.high, self.step or 1)):
+            refuse("ends and step must be finite")
+        if self.low >= self.high:
+            refuse(f"`low` must be below `high`, and {self.low:g} is not below {self.high:g}", "low")
+        if self.log and self.step is not None:
+            refuse("give `step` or `log`, not both", "step")
+        if self.log and self.low <= 0:
+            refuse("a range of ratios begins above zero", "low")
+        if self.step is not None and not 0 < self.step <= self.high - self.low:
+            refuse("the step must be above zero and no larger than the range", "step")
+        if self.is_whole and isinstance(self.step, float):
+            refuse("a range of whole numbers has a whole step", "step")
+        return self
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it holds whole numbers."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    @property
+    def to_check(self) -> tuple[Value, ...]:
+        """The values that show whether all are legal."""
+        return self.low, self.high
+
+
+@dataclass(frozen=True)
+class Choices:
+    """A list of values.
+
+    Attributes:
+        values: All of them, each once.
+    """
+
+    values: tuple[Value, ...]
+
+    @property
+    def to_check(self) -> tuple[Value, ...]:
+        """The values that show whether all are legal."""
+        return self.values
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a search may try.
+
+    Attributes:
+        axes: Pipeline parameter, or `stage.hyperparameter` -> its values.
+        places: Axis -> where it was given, for messages.
+    """
+
+    axes: Mapping[str, Choices | Range]
+    places: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def points(self) -> list[Configuration] | None:
+        """Every configuration, the last axis running fastest; None where a range makes them too many to list."""
+        lists = [axis.values for axis in self.axes.values() if isinstance(axis, Choices)]
+        if len(lists) < len(self.axes):
+            return None
+        return [dict(zip(self.axes, values, strict=True)) for values in itertools.product(*lists)]
+
+    def holds(self, configuration: Mapping[str, Value]) -> bool:
+        """Whether a configuration lies in the space."""
+        return all(_holds(axis, configuration[name]) for name, axis in self.axes.items())
+
+    def as_yaml(self) -> dict[str, Any]:
+        """What could have been written: axis -> list, or range."""
+        return {
+            name: list(axis.values) if isinstance(axis, Choices) else axis.model_dump(exclude_defaults=True)
+            for name, axis in self.axes.items()
+        }
+
+
+def parse_space(text: str, source: str = "space") -> Space:
+    """Reads a space; whether its axes exist and their values are legal is for whoever knows the pipeline.
+
+    Args:
+        text: YAML.
+        source: Where it comes from, for messages.
+
+    Raises:
+        CollaboptError: It is not a valid space, or an empty one; the message names keys and lines.
+    """
+    values, lines = read_yaml(text, source, "the space", _EXAMPLE_LINE)
+    if not values:
+        raise CollaboptError("the space is empty", where=source, todo=f"name an axis, for example `{_EXAMPLE_LINE}`")
+    axes: dict[str, Choices | Range] = {}
+    places: dict[str, str] = {}
+    for name, given in values.items():
+        place = place_in((name,), lines)
+        places[str(name)] = f"{source}, {place}" if place else source
+        axes[str(name)] = _axis(str(name), given, source, places[str(name)], lines)
+    return Space(axes, places)
+
+
+def read_space(path: Path) -> Space:
+    """Reads a space from a YAML file in UTF-8; see `parse_space`.
+
+    Raises:
+        CollaboptError: The file cannot be read or does not hold a valid space.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise CollaboptError(
+            f"the space cannot be read: {reason}", where=str(path), todo=f"pass a YAML file with `{_EXAMPLE_LINE}`"
+        ) from error
+    return parse_space(text, str(path))
+
+
+def _axis(name: str, given: object, source: str, place: str, lines: Mapping[tuple[str, ...], int]) -> Choices | Range:
+    if isinstance(given, dict):
+        return validated(
+            Range,
+            given,
+            what=f"axis '{name}'",
+            source=source,
+            place_of=lambda path: place_in((name, *path), lines),
+            legal=lambda _: _FORMS,
+        )
+    if not isinstance(given, list):
+        raise CollaboptError(f"axis '{name}' is neither a list nor a range", where=place, todo=_FORMS)
+    if not given:
+        raise CollaboptError(f"axis '{name}' has no value", where=place, todo=_FORMS)
+    for number, value in enumerate(given):
+        if not isinstance(value, Value) or (isinstance(value, float) and not math.isfinite(value)):
+            raise CollaboptError(f"axis '{name}': {value!r} is no value", where=place, todo=_FORMS)
+        if value in given[:number]:
+            raise CollaboptError(f"axis '{name}' has {value!r} twice", where=place, todo="keep one of them")
+    return Choices(tuple(given))
+
+
+def _holds(axis: Choices | Range, value: Value) -> bool:
+    if isinstance(axis, Choices):
+        return value in axis.values
+    if not isinstance(value, int | float) or not axis.low <= value <= axis.high:
+        return False
+    return axis.step is None or math.isclose((value - axis.low) / axis.step % 1, 0, abs_tol=1e-9)
