@@ -1,0 +1,75 @@
+"""What a space may look like, and what is refused with the line that it stands on."""
+
+import pytest
+
+from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.search.space import Choices, Range, parse_space, read_space
+
+WHOLE = """
+sparsity: [0.5, 0.8]
+clusters: {low: 8, high: 32, step: 8}
+learning_rate: {low: 1.0e-5, high: 1.0e-2, log: true}
+pcqat.palette: [tensor, channel]
+"""
+
+
+def test_axes_are_lists_or_ranges():
+    axes = parse_space(WHOLE).axes
+    assert axes["sparsity"] == Choices((0.5, 0.8))
+    assert axes["clusters"] == Range(low=8, high=32, step=8)
+    assert axes["learning_rate"].log and not axes["learning_rate"].is_whole
+    assert axes["pcqat.palette"] == Choices(("tensor", "channel"))
+
+
+def test_lists_alone_can_be_counted_through_and_ranges_cannot():
+    assert parse_space("a: [1, 2]\nb: [x, y]").points() == [
+        {"a": 1, "b": "x"},
+        {"a": 1, "b": "y"},
+        {"a": 2, "b": "x"},
+        {"a": 2, "b": "y"},
+    ]
+    assert parse_space(WHOLE).points() is None
+
+
+@pytest.mark.parametrize(
+    ("clusters", "inside"), [(8, True), (24, True), (32, True), (9, False), (40, False), ("many", False)]
+)
+def test_a_configuration_lies_in_the_space_or_not(clusters, inside):
+    configuration = {"sparsity": 0.5, "clusters": clusters, "learning_rate": 1e-3, "pcqat.palette": "tensor"}
+    assert parse_space(WHOLE).holds(configuration) is inside
+
+
+def test_what_was_read_can_be_written():
+    assert parse_space(WHOLE).as_yaml()["clusters"] == {"low": 8, "high": 32, "step": 8}
+    assert parse_space(WHOLE).as_yaml()["sparsity"] == [0.5, 0.8]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "the space is empty"),
+        ("sparsity: []", "'sparsity' has no value"),
+        ("sparsity: 0.5", "neither a list nor a range"),
+        ("sparsity: [0.5, 0.5]", "0.5 twice"),
+        ("sparsity: [0.5, [0.6]]", "[0.6] is no value"),
+        ("sparsity: [.nan]", "nan is no value"),
+        ("epochs: [1]\nsparsity: {low: 0.8, high: 0.5}", "(line 2): `low` must be below `high`"),
+        ("sparsity: {low: 0.5}", "high is missing"),
+        ("sparsity: {low: 0.5, high: 0.8, steps: 0.1}", "unknown key 'steps'"),
+        ("epochs: {low: 1, high: 8, step: 0.5}", "a whole step"),
+        ("epochs: {low: 1, high: 8, step: 20}", "no larger than the range"),
+        ("learning_rate: {low: 0.0, high: 1.0, log: true}", "above zero"),
+        ("learning_rate: {low: 0.1, high: 1.0, log: true, step: 0.1}", "`step` or `log`"),
+        ("epochs: [1]\nepochs: [2]", "'epochs' twice"),
+        ("[sparsity]", "must map keys to values"),
+    ],
+)
+def test_what_is_no_space_is_refused(text, said):
+    with pytest.raises(CollaboptError) as refused:
+        parse_space(text, "space.yaml")
+    assert said in str(refused.value) and "space.yaml" in str(refused.value)
+
+
+def test_a_file_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(CollaboptError, match="cannot be read"):
+        read_space(tmp_path / "none.yaml")

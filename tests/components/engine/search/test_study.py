@@ -1,0 +1,88 @@
+"""What Optuna proposes, and that an interruption changes none of it."""
+
+import pytest
+
+from collabopt.components.engine.search.objectives import Objective
+from collabopt.components.engine.search.space import parse_space
+from collabopt.components.engine.search.study import Study, Told
+
+SPACE = parse_space("sparsity: [0.5, 0.6, 0.8]\nclusters: [8, 16, 32]\n")
+OBJECTIVES = (Objective("accuracy", True), Objective("packed_bytes", False))
+DEFAULT = {"sparsity": 0.5, "clusters": 16}
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Opens the study of this test, each time anew, as another process would."""
+    return lambda seed=0, space=SPACE, file="study.db": Study(tmp_path / file, space, OBJECTIVES, seed)
+
+
+def answer(study, trial):
+    sparsity, clusters = trial.configuration["sparsity"], trial.configuration["clusters"]
+    study.tell(trial, Told([1 - sparsity / 5, 1000 * clusters / sparsity], [max(0.0, sparsity - 0.7)]))
+
+
+def run(study, count):
+    study.begin(DEFAULT)
+    for _ in range(count):
+        for trial in study.trials():
+            if not trial.answered:
+                answer(study, trial)
+        study.propose()
+    return [trial.configuration for trial in study.trials()]
+
+
+def test_the_first_trial_is_the_default_configuration(study):
+    opened = study()
+    opened.begin(DEFAULT)
+    assert [(trial.number, trial.configuration, trial.answered) for trial in opened.trials()] == [(0, DEFAULT, False)]
+
+
+def test_the_default_comes_first_even_where_the_space_does_not_hold_it(study):
+    opened = study()
+    opened.begin({"sparsity": 0.3, "clusters": 5})
+    assert opened.trials()[0].configuration == {"sparsity": 0.3, "clusters": 5}
+    opened.tell(opened.trials()[0], Told([0.9, 100.0], [0.0]))
+    assert opened.propose() and SPACE.holds(opened.trials()[1].configuration)
+
+
+def test_no_configuration_is_proposed_twice_and_a_space_of_lists_is_exhausted(study):
+    proposed = run(study(), 12)
+    assert len(proposed) == 9
+    assert all(point in proposed for point in SPACE.points())
+    assert study().propose() is False
+
+
+def test_an_interruption_changes_no_proposal(study):
+    whole = run(study(file="whole.db"), 5)
+    opened = study()
+    opened.begin(DEFAULT)
+    for _ in range(5):
+        for trial in study().trials():
+            if not trial.answered:
+                answer(study(), trial)
+        study().propose()
+    assert [trial.configuration for trial in study().trials()] == whole
+
+
+def test_another_seed_proposes_otherwise(study):
+    assert run(study(file="one.db"), 5) != run(study(seed=1, file="other.db"), 5)
+
+
+def test_what_was_answered_stays_answered(study):
+    opened = study()
+    opened.begin(DEFAULT)
+    answer(opened, opened.trials()[0])
+    answer(study(), study().trials()[0])
+    assert study().trials()[0].answered
+
+
+def test_ranges_are_kept_to(study):
+    space = parse_space("clusters: {low: 8, high: 32, step: 8}\nlearning_rate: {low: 0.0001, high: 0.01, log: true}\n")
+    opened = study(space=space)
+    opened.begin({"clusters": 16, "learning_rate": 0.001})
+    for _ in range(6):
+        assert opened.propose()
+    proposed = [trial.configuration for trial in opened.trials()]
+    assert all(space.holds(each) for each in proposed)
+    assert all(type(each["clusters"]) is int for each in proposed)
