@@ -1,0 +1,229 @@
+"""`collabopt search` on a small model: killed, gone on with, extended, and what it refuses."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.search.records import SearchSummary
+from collabopt.pipelines.searching import plan_search
+
+COLLABOPT = Path(sys.executable).parent / "collabopt"
+MAKE_MODEL = """
+import tf_keras
+from tf_keras import layers
+tf_keras.utils.set_random_seed(0)
+image = layers.Input((8, 8, 1))
+tensor = layers.Conv2D(8, 3, activation="relu", name="conv")(image)
+tensor = layers.Dense(3, activation="softmax", name="dense")(layers.Flatten()(tensor))
+tf_keras.Model(image, tensor).save("model.keras")
+"""
+SPACE = "clusters: [4, 6]\ncqat.learning_rate: [0.0001, 0.001]\n"
+POLICY = "goals: []\npriority: [packed_bytes, metric]\n"
+SEARCH = [
+    *("search", "--model", "model.keras", "--data", "data.npz", "--pipeline", "clustering", "--space", "space.yaml"),
+    *("--policy", "policy.yaml", "--param", "epochs=1", "--param", "qat_epochs=1"),
+]
+
+
+def collabopt(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [COLLABOPT, *arguments], cwd=directory, env=environment(), capture_output=True, text=True, check=False
+    )
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    found = (path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): path.read_bytes() for path in found}
+
+
+def finished_stages(directory: Path) -> list[str]:
+    """Name of every stage of the tree that has run to its end, once for each time that it has."""
+    names = []
+    for ended in (directory / "collabopt-output/.search/root").glob("*/*/executor_output.json"):
+        for record in (*ended.parent.glob("model/report.json"), *ended.parent.glob("model/stage.json")):
+            step = json.loads(record.read_text())["lineage"][-1]
+            if step["stage"] != "baseline":
+                names.append(f"{step['stage']}@{step['trial']}")
+    return sorted(names)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory, empty_store):
+    directory = tmp_path_factory.mktemp("search")
+    subprocess.run([sys.executable, "-c", MAKE_MODEL], cwd=directory, check=True, capture_output=True)
+    random = np.random.default_rng(0)
+    np.savez(directory / "data.npz", x=random.random((200, 8, 8, 1), np.float32), y=random.integers(0, 3, 200))
+    (directory / "space.yaml").write_text(SPACE)
+    (directory / "policy.yaml").write_text(POLICY)
+    shutil.copy(empty_store, directory / "mlflow.db")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def killed(prepared):
+    """Directory of a search that was killed, for good and without a word, while it trained a stage of its last wave."""
+    log = prepared / "killed.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [COLLABOPT, *SEARCH, "--trials", "3"], cwd=prepared, env=environment(), stdout=out, stderr=out
+        )
+    deadline = time.monotonic() + 300
+    while "cqat@2 " not in log.read_text():
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return prepared
+
+
+@pytest.fixture(scope="module")
+def gone_on(killed):
+    before = finished_stages(killed)
+    run = collabopt(killed, *SEARCH, "--trials", "3", "--json")
+    assert run.returncode == 0, run.stderr
+    return before, SearchSummary.model_validate_json(run.stdout), run
+
+
+@pytest.fixture(scope="module")
+def extended(killed, gone_on):
+    run = collabopt(killed, *SEARCH, "--trials", "9")
+    assert run.returncode == 0, run.stderr
+    summary = SearchSummary.model_validate_json((killed / "collabopt-output/search.json").read_text())
+    return summary, run
+
+
+def test_a_killed_search_goes_on_and_trains_nothing_twice(killed, gone_on):
+    before, summary, _ = gone_on
+    assert "clustered@0" in before and "cqat@2" not in before
+    after = finished_stages(killed)
+    assert len(after) == len(set(after)) and set(before) <= set(after)
+    assert summary.used.trials == 3 and summary.ended_by == "3 trials"
+
+
+def test_the_budget_may_grow_until_the_space_is_exhausted_and_shared_stages_are_trained_once(killed, extended):
+    summary, _ = extended
+    assert summary.ended_by == "the space is exhausted"
+    # The default configuration, 16 clusters, lies outside the space of four.
+    assert [trial.configuration["clusters"] for trial in summary.trials].count(16) == 1 and len(summary.trials) == 5
+    assert (summary.trainings, summary.trainings_without_sharing) == (3 + 5, 5 * 2)
+    stages = finished_stages(killed)
+    assert len(stages) == len(set(stages)) == 3 + 3 + 5
+    assert summary.used.epochs == summary.trainings
+
+
+def test_the_result_looks_like_that_of_a_run_and_the_gate_and_inspect_take_it(killed, extended):
+    summary, run = extended
+    output = killed / "collabopt-output"
+    leaves = {path.name for path in (output / "leaves").iterdir()}
+    assert leaves == {leaf.leaf for trial in summary.trials for leaf in trial.leaves.values()}
+    assert {"decision.json", "report.html", "model_card.md", "logs", "search.json"} <= set(os.listdir(output))
+    decision = json.loads((output / "decision.json").read_text())
+    assert decision["winner"] == summary.winner and f"winner: {summary.winner}" in run.stdout
+    report = json.loads((output / "leaves" / summary.winner / "report.json").read_text())
+    assert report["lineage"][-1]["stage"] == summary.winner.partition("@")[0]
+    again = collabopt(killed, "gate", "--dry-run", "--policy", "policy.yaml")
+    assert again.returncode == 0 and f"winner: {summary.winner}" in again.stdout
+    assert collabopt(killed, "inspect", f"collabopt-output/leaves/{summary.winner}/model.tflite").returncode == 0
+    champion = json.loads((killed / "collabopt-releases/collabopt/champion.json").read_text())
+    assert champion["champion"] == decision["winner_sha256"]
+
+
+def test_the_front_is_what_nothing_dominates(extended):
+    summary, run = extended
+    assert summary.objectives == ["accuracy", "packed_bytes"]
+    points = [(leaf.figures["accuracy"], -leaf.figures["packed_bytes"]) for leaf in summary.front]
+    assert not any(a != b and a[0] >= b[0] and a[1] >= b[1] for a in points for b in points)
+    assert summary.winner in {leaf.leaf for leaf in summary.front}
+    assert "trainings: 8 run, 10 without sharing (0.80)" in run.stdout
+
+
+def test_every_trial_is_a_child_run_and_so_is_every_stage_once(killed, extended):
+    summary, _ = extended
+    client = MlflowClient(f"sqlite:///{killed / 'mlflow.db'}")
+    (experiment,) = [each for each in client.search_experiments() if each.name == "collabopt"]
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == len(runs) - 1
+    assert parent.info.status == "FINISHED" and parent.data.tags["winner"] == summary.winner
+    trials = {int(run.data.tags["collabopt.trial"]): run for run in children if "collabopt.trial" in run.data.tags}
+    assert sorted(trials) == [0, 1, 2, 3, 4]
+    for trial in summary.trials:
+        run = trials[trial.number]
+        assert {name: float(run.data.params[name]) for name in trial.configuration} == trial.configuration
+        assert run.data.metrics["packed_bytes"] > 0 and "validation_accuracy" in run.data.metrics
+    stages = [run.data.tags["collabopt.stage"] for run in children if "collabopt.stage" in run.data.tags]
+    assert sorted(name for name in stages if "@" in name) == finished_stages(killed)
+    leaves = [run for run in children if run.data.tags.get("collabopt.leaf") == "true"]
+    assert len(leaves) == 3 + 5
+    assert all({"clusters", "cqat.learning_rate"} <= set(run.data.params) for run in leaves)
+    assert all(run.data.metrics["packed_bytes"] > 0 for run in leaves)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda directory: (directory / "space.yaml").write_text("clusters: [4, 8]\n"), "space: "),
+        (lambda directory: (directory / "policy.yaml").write_text("goals: []\npriority: [metric]\n"), "policy: "),
+        (lambda directory: (directory / "data.npz").write_bytes((directory / "other.npz").read_bytes()), "of the data"),
+    ],
+)
+def test_a_search_that_asks_for_something_else_is_refused_and_nothing_is_overwritten(
+    killed, extended, tmp_path, change, said
+):
+    for name in ("model.keras", "data.npz", "space.yaml", "policy.yaml"):
+        shutil.copy(killed / name, tmp_path / name)
+    shutil.copytree(killed / "collabopt-output", tmp_path / "collabopt-output")
+    state = tmp_path / "collabopt-output/.search/state.json"
+    state.write_text(state.read_text().replace(str(killed), str(tmp_path)))
+    np.savez(tmp_path / "other.npz", x=np.zeros((200, 8, 8, 1), np.float32), y=np.arange(200) % 3)
+    change(tmp_path)
+    before = files(tmp_path)
+    run = collabopt(tmp_path, *SEARCH, "--trials", "9")
+    assert run.returncode == 1 and "another search was begun in this output directory" in run.stderr
+    assert said in run.stderr and "Traceback" not in run.stderr
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("space", "policy", "asked", "said"),
+    [
+        ("", POLICY, {}, "the space is empty"),
+        ("sparsity: [0.5]", POLICY, {}, "no stage listens to 'sparsity'"),
+        ("clusters: [4, 1]", POLICY, {}, "clusters=1"),
+        ("clusters: [4]", POLICY, {"parameters": ["clusters=5"]}, "has a value already"),
+        (SPACE, "goals: [{figure: f1, max_drop: 0.1, higher_is_better: true}]", {}, "nor a metric of the task"),
+        (SPACE, "goals: [{figure: metric}]", {}, "exactly one of"),
+        (SPACE, POLICY, {"epochs": 5}, "too small for one trial"),
+        (SPACE, POLICY, {"trials": 0}, "too small for one trial"),
+        (SPACE, POLICY, {"minutes": 0.0}, "too small for one trial"),
+        (SPACE, POLICY, {"pipeline": "staged"}, "grows all its stages"),
+        (SPACE, POLICY, {"model": "none.keras"}, "no such file"),
+    ],
+)
+def test_bad_input_is_an_error_and_nothing_is_written(prepared, tmp_path, monkeypatch, space, policy, asked, said):
+    for name in ("model.keras", "data.npz"):
+        shutil.copy(prepared / name, tmp_path / name)
+    (tmp_path / "space.yaml").write_text(space)
+    (tmp_path / "policy.yaml").write_text(policy)
+    monkeypatch.chdir(tmp_path)
+    before = files(tmp_path)
+    arguments = {"model": "model.keras", "data": "data.npz", "pipeline": "clustering", **asked}
+    with pytest.raises(CollaboptError, match=re.escape(said)):
+        plan_search(space=Path("space.yaml"), policy=Path("policy.yaml"), output=tmp_path / "out", **arguments)
+    assert files(tmp_path) == before
