@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from collabopt.components.engine.errors import CollaboptError
 from collabopt.pipelines.cli_options import Example, Name, Parameters, Pipeline, Settings, Task, sources
 
 _WIDTH_WITHOUT_TERMINAL = 140
@@ -71,8 +72,10 @@ def search(
         raise
     if as_json:
         print(summary.model_dump_json(indent=2))
-        return
-    print_search(console, summary)
+    else:
+        print_search(console, summary)
     console.print(f"files: {output}", markup=False, soft_wrap=True)
     console.print(f"report: {output / 'report.html'}", markup=False, soft_wrap=True)
     console.print(f"runs:  {how_to_see_runs(planned.run.tracking_uri)}", markup=False, soft_wrap=True)
+    if summary.failed:
+        raise CollaboptError(summary.outcome, where=str(output), todo="relax the policy, or search elsewhere")

@@ -14,18 +14,25 @@ from collabopt.pipelines.arguments import unknown
 # Pipeline parameters that a search may vary; seed and accelerator are no matter of better or worse.
 PARAMETERS = ("sparsity", "clusters", "epochs", "learning_rate", "qat_epochs", "qat_learning_rate", "batch_size")
 
-# What is searched where nothing is said: what decides size, and how long accuracy is given to recover.
+# What is searched where nothing is said: what decides size, and how long accuracy is given to come back.
 DEFAULT_SPACE = """
-sparsity: [0.5, 0.6, 0.7, 0.8]
+sparsity: [0.5, 0.6, 0.7]
 clusters: [8, 12, 16]
-epochs: [3, 6]
+epochs: [{epochs}, {thrice}, {six_times}]
 """
 
 
-def default_space(places: Iterable[Place], given: Mapping[str, object]) -> Space:
-    """The default space, without the axes that nobody listens to or that were given a value."""
+def default_space(places: Iterable[Place], given: Mapping[str, object], epochs: int) -> Space:
+    """The default space, without the axes that nobody listens to or that were given a value.
+
+    Args:
+        places: The stages that are grown.
+        given: Pipeline parameters that were given on the command line.
+        epochs: Epochs of the default configuration.
+    """
     heard = {parameter for place in places for parameter in BINDINGS[place.technique].values()}
-    space = parse_space(DEFAULT_SPACE, "the default space")
+    text = DEFAULT_SPACE.format(epochs=epochs, thrice=3 * epochs, six_times=6 * epochs)
+    space = parse_space(text, "the default space")
     return Space({name: axis for name, axis in space.axes.items() if name in heard and name not in given})
 
 

@@ -50,6 +50,8 @@ def summarize(
         metric=metric,
         objectives=[each.name for each in objectives],
         winner=decision.winner,
+        outcome=decision.outcome,
+        failed=decision.failed,
         trials=[
             TrialSummary(number=number, configuration=configuration, leaves=_leaves(progress, stages, metric))
             for number, (configuration, stages) in enumerate(zip(configurations, progress.trials, strict=True))
@@ -75,6 +77,7 @@ def print_search(console: Console, summary: SearchSummary) -> None:
     )
     verdict = "no leaf qualifies" if summary.winner is None else f"winner: {summary.winner}"
     console.print(Text(verdict, style="bold yellow" if summary.winner is None else "bold green"))
+    console.print(Text(summary.outcome), soft_wrap=True)
 
 
 def _front(

@@ -181,7 +181,7 @@ def plan_search(
     )
     everything = {**defaults, **EXAMPLE_PARAMETERS.get(model, {}), **run.arguments}
     overrides: dict[str, dict[str, Any]] = everything["settings"]
-    wanted = default_space(places, given) if wanted is None else wanted
+    wanted = default_space(places, given, int(everything["epochs"])) if wanted is None else wanted
     check_space(wanted, places, everything, overrides, given)
     planned = PlannedSearch(
         run=run,

@@ -32,8 +32,9 @@ SPACE = "clusters: [4, 6]\ncqat.learning_rate: [0.0001, 0.001]\n"
 POLICY = "goals: []\npriority: [packed_bytes, metric]\n"
 SEARCH = [
     *("search", "--model", "model.keras", "--data", "data.npz", "--pipeline", "clustering", "--space", "space.yaml"),
-    *("--policy", "policy.yaml", "--param", "epochs=1", "--param", "qat_epochs=1"),
+    *("--policy", "policy.yaml", "--param", "epochs=1", "--param", "qat_epochs=2"),
 ]
+LIMITED = ["--trials", "9", "--epochs", "12"]
 
 
 def collabopt(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -80,7 +81,7 @@ def killed(prepared):
     log = prepared / "killed.log"
     with log.open("w") as out:
         process = subprocess.Popen(
-            [COLLABOPT, *SEARCH, "--trials", "3"], cwd=prepared, env=environment(), stdout=out, stderr=out
+            [COLLABOPT, *SEARCH, *LIMITED], cwd=prepared, env=environment(), stdout=out, stderr=out
         )
     deadline = time.monotonic() + 300
     while "cqat@2 " not in log.read_text():
@@ -94,14 +95,14 @@ def killed(prepared):
 @pytest.fixture(scope="module")
 def gone_on(killed):
     before = finished_stages(killed)
-    run = collabopt(killed, *SEARCH, "--trials", "3", "--json")
+    run = collabopt(killed, *SEARCH, *LIMITED, "--json")
     assert run.returncode == 0, run.stderr
     return before, SearchSummary.model_validate_json(run.stdout), run
 
 
 @pytest.fixture(scope="module")
 def extended(killed, gone_on):
-    run = collabopt(killed, *SEARCH, "--trials", "9")
+    run = collabopt(killed, *SEARCH, "--trials", "9", "--epochs", "20")
     assert run.returncode == 0, run.stderr
     summary = SearchSummary.model_validate_json((killed / "collabopt-output/search.json").read_text())
     return summary, run
@@ -112,7 +113,9 @@ def test_a_killed_search_goes_on_and_trains_nothing_twice(killed, gone_on):
     assert "clustered@0" in before and "cqat@2" not in before
     after = finished_stages(killed)
     assert len(after) == len(set(after)) and set(before) <= set(after)
-    assert summary.used.trials == 3 and summary.ended_by == "3 trials"
+    # Two stages for the default configuration, then two clustered ones and three quantized; the fourth would be 13.
+    assert summary.used.epochs == 11 and summary.used.trials == 4
+    assert summary.ended_by == "12 epochs: the next trial would take more"
 
 
 def test_the_budget_may_grow_until_the_space_is_exhausted_and_shared_stages_are_trained_once(killed, extended):
@@ -123,7 +126,7 @@ def test_the_budget_may_grow_until_the_space_is_exhausted_and_shared_stages_are_
     assert (summary.trainings, summary.trainings_without_sharing) == (3 + 5, 5 * 2)
     stages = finished_stages(killed)
     assert len(stages) == len(set(stages)) == 3 + 3 + 5
-    assert summary.used.epochs == summary.trainings
+    assert summary.used.epochs == 3 * 1 + 5 * 2
 
 
 def test_the_result_looks_like_that_of_a_run_and_the_gate_and_inspect_take_it(killed, extended):
@@ -194,7 +197,7 @@ def test_a_search_that_asks_for_something_else_is_refused_and_nothing_is_overwri
     np.savez(tmp_path / "other.npz", x=np.zeros((200, 8, 8, 1), np.float32), y=np.arange(200) % 3)
     change(tmp_path)
     before = files(tmp_path)
-    run = collabopt(tmp_path, *SEARCH, "--trials", "9")
+    run = collabopt(tmp_path, *SEARCH, "--trials", "9", "--epochs", "20")
     assert run.returncode == 1 and "another search was begun in this output directory" in run.stderr
     assert said in run.stderr and "Traceback" not in run.stderr
     assert files(tmp_path) == before

@@ -58,6 +58,6 @@ def test_an_axis_that_no_grown_stage_listens_to_is_refused():
 
 
 def test_the_default_space_leaves_out_what_was_given():
-    assert set(default_space(places(), {}).axes) == {"sparsity", "clusters", "epochs"}
-    assert set(default_space(places(), {"epochs": 3}).axes) == {"sparsity", "clusters"}
-    check_space(default_space(places(), {}), places(), PARAMETERS, {})
+    assert set(default_space(places(), {}, 3).axes) == {"sparsity", "clusters", "epochs"}
+    assert set(default_space(places(), {"epochs": 3}, 3).axes) == {"sparsity", "clusters"}
+    check_space(default_space(places(), {}, 3), places(), PARAMETERS, {})

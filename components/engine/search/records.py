@@ -100,6 +100,8 @@ class SearchSummary(_Frozen):
         metric: Name of the deciding metric.
         objectives: Figures of the front; the first is the deciding metric.
         winner: The gate's; None where no leaf qualifies.
+        outcome: What the gate decided, in one sentence.
+        failed: Whether the policy wants the search to fail over it.
         trials: All of them.
         front: The non-dominated leaves, best metric first.
     """
@@ -113,6 +115,8 @@ class SearchSummary(_Frozen):
     metric: str
     objectives: list[str]
     winner: str | None
+    outcome: str
+    failed: bool
     trials: list[TrialSummary]
     front: list[FrontLeaf]
 
