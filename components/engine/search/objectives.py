@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from collabopt.components.engine.gate.amounts import share_of
 from collabopt.components.engine.gate.figures import FIGURES, baseline_figures, figures_of
 from collabopt.components.engine.gate.goals import GoalResult, direction_of, figure_of, judge_goal
-from collabopt.components.engine.gate.policy import Policy
+from collabopt.components.engine.gate.policy import Goal, Policy
 from collabopt.components.engine.gate.selection import Axis, Candidate, axes_of, select
 from collabopt.components.engine.records import LeafReport, StageRecord, validation_name
 
@@ -39,7 +39,8 @@ class Answer:
     Attributes:
         leaf: Its name.
         figures: Its figures, those of the task's metrics estimated.
-        violations: One per goal: how far it is missed, as a share of its bound; 0 where it is met.
+        violations: One per goal that is not about the champion: how far it is missed, as a share of its bound; 0 where
+            it is met.
         holds: Whether the leaf keeps its contract.
         techniques: Techniques from the baseline to the leaf.
     """
@@ -61,7 +62,7 @@ def objectives_of(policy: Policy, baseline: StageRecord) -> tuple[Objective, ...
     metric = baseline.metric
     found = {metric.name: metric.higher_is_better}
     for entry in (*policy.priority, *policy.goals):
-        if entry.figure not in FIGURES or FIGURES[entry.figure].tells_apart:
+        if _is_known_before_the_gate(entry.figure):
             found[figure_of(entry.figure, metric)] = direction_of(entry.figure, entry.higher_is_better, metric)
     return tuple(Objective(name, higher) for name, higher in found.items())
 
@@ -93,6 +94,11 @@ def estimated_metrics(record: StageRecord, baseline: StageRecord) -> dict[str, f
     }
 
 
+def untrained_violations(policy: Policy) -> tuple[float, ...]:
+    """The violations of a leaf that was not trained: no goal is met."""
+    return tuple(1.0 for goal in policy.goals if _is_open_to_search(goal))
+
+
 def best_of(answers: Sequence[Answer], policy: Policy, baseline: StageRecord) -> Answer:
     """The leaf that stands for a trial: the gate's choice among them, or the one that misses least."""
     qualified = {answer.leaf: answer for answer in answers if answer.qualifies}
@@ -113,8 +119,8 @@ def why_hopeless(record: StageRecord, baseline: StageRecord, policy: Policy) -> 
     estimated = estimated_metrics(record, baseline)
     margin = share_of(RECOVERABLE, metric.baseline)
     hopeful = {name: value + (margin if metric.higher_is_better else -margin) for name, value in estimated.items()}
-    for goal, result in zip(policy.goals, _judged(policy, baseline, hopeful), strict=True):
-        if figure_of(goal.figure, metric) == metric.name and metric.name in estimated and not result.met:
+    for result in _judged(policy, baseline, hopeful):
+        if result.figure == metric.name and metric.name in estimated and not result.met:
             return (
                 f"'{record.name}' has come to {metric.name} {estimated[metric.name]:.4f}, estimated on the validation "
                 f"split, and the goal is {result.goal}"
@@ -129,7 +135,18 @@ def as_axes(objectives: Sequence[Objective]) -> tuple[Axis, ...]:
 
 def _judged(policy: Policy, baseline: StageRecord, figures: Mapping[str, float]) -> list[GoalResult]:
     references = {"baseline": baseline_figures(baseline), "champion": None}
-    return [judge_goal(goal, baseline.metric, figures, references) for goal in policy.goals]
+    goals = [goal for goal in policy.goals if _is_open_to_search(goal)]
+    return [judge_goal(goal, baseline.metric, figures, references) for goal in goals]
+
+
+def _is_known_before_the_gate(figure: str) -> bool:
+    return figure not in FIGURES or (FIGURES[figure].tells_apart and not FIGURES[figure].of_update)
+
+
+def _is_open_to_search(goal: Goal) -> bool:
+    """Goals that take the champion are left to the gate."""
+    of_update = goal.figure in FIGURES and FIGURES[goal.figure].of_update
+    return goal.reference != "champion" and not of_update
 
 
 def _violation(result: GoalResult) -> float:

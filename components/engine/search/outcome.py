@@ -5,7 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from collabopt.components.engine.gate.policy import Policy
 from collabopt.components.engine.prescreen.records import Prediction
 from collabopt.components.engine.records import LeafReport, StageRecord
-from collabopt.components.engine.search.objectives import Answer, Objective, answer_of, best_of
+from collabopt.components.engine.search.objectives import (
+    Answer,
+    Objective,
+    answer_of,
+    best_of,
+    untrained_violations,
+)
 from collabopt.components.engine.search.study import Told
 
 # Of a figure that is not known, where none is known to be as bad as.
@@ -30,7 +36,7 @@ def answer_of_trial(
     if trained:
         return best_of(trained, policy, baseline)
     foreseen = min(predictions, key=lambda each: (bool(each.infeasible), len(each.missed), each.leaf))
-    return Answer(foreseen.leaf, foreseen.figures, (1.0,) * len(policy.goals), holds=False)
+    return Answer(foreseen.leaf, foreseen.figures, untrained_violations(policy), holds=False)
 
 
 def told(answer: Answer, objectives: Sequence[Objective], others: Sequence[Answer]) -> Told:

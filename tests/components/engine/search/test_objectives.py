@@ -51,6 +51,13 @@ def test_objectives_are_the_metric_and_what_the_policy_names_each_once():
     assert found == [("accuracy", True), ("packed_bytes", False), ("gzip_bytes", False)]
 
 
+def test_what_takes_the_champion_is_left_to_the_gate():
+    goals = "{figure: update_bytes, threshold: 1}, {figure: packed_bytes, max_ratio: 1, against: champion}"
+    policy = parse_policy(f"goals: [{goals}]\npriority: [update_bytes, metric]")
+    assert {each.name for each in objectives_of(policy, BASELINE)} == {"accuracy", "packed_bytes"}
+    assert answer_of("ptq@0", leaf(0.9, 0.8), BASELINE, policy).violations == ()
+
+
 def test_a_leaf_is_answered_by_validation_and_not_by_test():
     good_on_test = answer_of("ptq@0", leaf(test=0.99, validation=0.7), BASELINE, POLICY)
     assert good_on_test.figures["accuracy"] == pytest.approx(0.8)
