@@ -295,7 +295,8 @@ class _Search:
         """Runs wave after wave; returns what ended the search."""
         default = self._planned.stages([self._planned.default])
         if self._progress(default).missing(default[0].values()):
-            self._run_wave("the default configuration", list(default[0].values()), None)
+            with self._timed():
+                self._run_wave("the default configuration", list(default[0].values()), None)
         if not self._state.policy:
             self._save(policy=self._beating_the_default(default))
         study = self._study()
@@ -356,9 +357,15 @@ class _Search:
 
     def _answer(self, study: "Study", wave: Sequence["Trial"]) -> None:
         """Trains what the trials of a wave need, and says how they came out."""
-        began = time.monotonic()
         stages = self._planned.stages([trial.configuration for trial in study.trials()])
         mine = [stages[trial.number] for trial in wave]
+        with self._timed():
+            predictions = self._train(wave, mine, stages)
+        self._tell(study, wave, predictions)
+
+    def _train(
+        self, wave: Sequence["Trial"], mine: Sequence[TrialStages], stages: Sequence[TrialStages]
+    ) -> dict[str, "Prediction"]:
         predictions = self._predict(mine, stages[0])
         left_out = {name: reason for name in predictions if (reason := self._why_left_out(predictions[name]))}
         self._save(left_out={**self._state.left_out, **left_out})
@@ -366,8 +373,7 @@ class _Search:
         if needed:
             numbers = ", ".join(str(trial.number) for trial in wave)
             self._run_wave(f"trial {numbers}" if len(wave) == 1 else f"trials {numbers}", needed, self._state.policy)
-        self._save(minutes=self._state.minutes + (time.monotonic() - began) / 60)
-        self._tell(study, wave, predictions)
+        return predictions
 
     def _catch_up(self, study: "Study") -> None:
         """Answers what is waiting and fully trained, as the default configuration, and learns earlier answers anew."""
@@ -523,6 +529,12 @@ class _Search:
     @property
     def _baseline(self) -> StageRecord:
         return self._finished.records[ROOT]
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self._save(minutes=self._state.minutes + (time.monotonic() - began) / 60)
 
     def _save(self, **changed: Any) -> None:
         self._state = self._state.model_copy(update=changed)

@@ -42,6 +42,7 @@ def test_the_tree_names_every_stage_once_within_80_columns(collabopt: Callable[.
         ["run", "--help"],
         ["prescreen", "--help"],
         ["sensitivity", "--help"],
+        ["search", "--help"],
         ["compile", "--help"],
         ["run", "--example", "digits", "--pipeline", "x"],
         ["submit", "--help"],
