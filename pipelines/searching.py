@@ -367,7 +367,8 @@ class _Search:
         self, wave: Sequence["Trial"], mine: Sequence[TrialStages], stages: Sequence[TrialStages]
     ) -> dict[str, "Prediction"]:
         predictions = self._predict(mine, stages[0])
-        left_out = {name: reason for name in predictions if (reason := self._why_left_out(predictions[name]))}
+        untrained = [name for name in predictions if name not in self._finished.records]
+        left_out = {name: reason for name in untrained if (reason := self._why_left_out(predictions[name]))}
         self._save(left_out={**self._state.left_out, **left_out})
         needed = self._to_train(mine, predictions, self._progress(stages))
         if needed:

@@ -52,7 +52,7 @@ def test_the_tree_names_every_stage_once_within_80_columns(collabopt: Callable[.
     ],
 )
 def test_what_starts_nothing_imports_nothing_heavy(tmp_path: Path, arguments: list[str]):
-    heavy = "kfp", "mlflow", "numpy", "tensorflow"
+    heavy = "kfp", "mlflow", "numpy", "optuna", "tensorflow"
     script = (
         "import sys, atexit\n"
         f"atexit.register(lambda: print('heavy:', [m for m in {heavy} if m in sys.modules]))\n"

@@ -19,7 +19,7 @@ def account_of_trial(trial: "Trial", answer: "Answer", progress: Progress) -> Ac
     left_out = {
         stage: reason
         for stage, planned in progress.trials[trial.number].items()
-        if (reason := progress.left_out.get(planned.name))
+        if planned.name not in progress.records and (reason := progress.left_out.get(planned.name))
     }
     return Account(
         tags={
