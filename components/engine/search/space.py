@@ -145,7 +145,7 @@ def _axis(name: str, given: object, source: str, place: str, lines: Mapping[tupl
     if isinstance(given, dict):
         return validated(
             Range,
-            given,
+            {key: _as_number(value) for key, value in given.items()},
             what=f"axis '{name}'",
             source=source,
             place_of=lambda path: place_in((name, *path), lines),
@@ -155,12 +155,24 @@ def _axis(name: str, given: object, source: str, place: str, lines: Mapping[tupl
         raise CollaboptError(f"axis '{name}' is neither a list nor a range", where=place, todo=_FORMS)
     if not given:
         raise CollaboptError(f"axis '{name}' has no value", where=place, todo=_FORMS)
-    for number, value in enumerate(given):
+    values: list[Value] = []
+    for value in map(_as_number, given):
         if not isinstance(value, Value) or (isinstance(value, float) and not math.isfinite(value)):
             raise CollaboptError(f"axis '{name}': {value!r} is no value", where=place, todo=_FORMS)
-        if value in given[:number]:
+        if value in values:
             raise CollaboptError(f"axis '{name}' has {value!r} twice", where=place, todo="keep one of them")
-    return Choices(tuple(given))
+        values.append(value)
+    return Choices(tuple(values))
+
+
+def _as_number(value: object) -> object:
+    """YAML 1.1 takes 1e-4 for a word."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 def _holds(axis: Choices | Range, value: Value) -> bool:

@@ -21,6 +21,11 @@ def test_axes_are_lists_or_ranges():
     assert axes["pcqat.palette"] == Choices(("tensor", "channel"))
 
 
+def test_a_number_without_a_point_is_a_number_whatever_yaml_takes_it_for():
+    axes = parse_space("a: [1e-4, 1e-3]\nb: {low: 1e-5, high: 1e-2, log: true}").axes
+    assert axes["a"] == Choices((1e-4, 1e-3)) and axes["b"] == Range(low=1e-5, high=1e-2, log=True)
+
+
 def test_lists_alone_can_be_counted_through_and_ranges_cannot():
     assert parse_space("a: [1, 2]\nb: [x, y]").points() == [
         {"a": 1, "b": "x"},
