@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.pipelines.cli_options import Example, Name, Parameters, Pipeline, Settings, Task, sources
+from collabopt.pipelines.cli_options import Example, Name, Parameters, Pipeline, Plan, Settings, Task, sources
 
 _WIDTH_WITHOUT_TERMINAL = 140
 
@@ -33,6 +33,7 @@ def search(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the result.")] = Path("collabopt-output"),
     settings: Settings = None,
     parameters: Parameters = None,
+    plan: Plan = None,
     name: Name = None,
     releases: Annotated[
         str, typer.Option(metavar="URI", help="Where releases are kept: gs://bucket/prefix or a directory.")
@@ -62,6 +63,7 @@ def search(
         releases=releases,
         settings=settings or (),
         parameters=parameters or (),
+        plan=plan,
     )
     width = None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
     console = Console(highlight=False, width=width, stderr=as_json)

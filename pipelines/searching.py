@@ -129,6 +129,7 @@ def plan_search(
     releases: str = "",
     settings: Iterable[str] = (),
     parameters: Iterable[str] = (),
+    plan: Path | None = None,
 ) -> PlannedSearch:
     """Turns what the command line says into a search that is ready to start; changes nothing.
 
@@ -147,6 +148,7 @@ def plan_search(
         releases: See `plan_run`.
         settings: See `plan_run`.
         parameters: See `plan_run`; they are no axes then.
+        plan: See `plan_run`.
 
     Raises:
         CollaboptError: The first problem that is found.
@@ -175,6 +177,7 @@ def plan_search(
         releases=releases,
         settings=settings,
         parameters=parameters,
+        plan=plan,
     )
     places = tuple(
         Place(stage.name, stage.parent, stage.technique.name) for stage in TREE if stage.name in stages_of(pipeline)
