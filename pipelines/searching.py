@@ -28,6 +28,7 @@ from collabopt.components.engine.search.budget import Budget, Used, check_budget
 from collabopt.components.engine.search.left_out import write_left_out
 from collabopt.components.engine.search.progress import Progress, needed_for
 from collabopt.components.engine.search.records import (
+    POLICY_FILE,
     STATE_FILE,
     SUMMARY_FILE,
     SearchState,
@@ -330,6 +331,7 @@ class _Search:
             ended_by,
         )
         self._output.publish(leaves, self._output.work / "gate" / DECISION_FILE)
+        (self._output.path / POLICY_FILE).write_text(self._state.policy, encoding="utf-8")
         (self._output.path / SUMMARY_FILE).write_text(summary.model_dump_json(indent=2) + "\n", encoding="utf-8")
         return summary
 

@@ -139,7 +139,7 @@ def test_the_result_looks_like_that_of_a_run_and_the_gate_and_inspect_take_it(ki
     assert decision["winner"] == summary.winner and f"winner: {summary.winner}" in run.stdout
     report = json.loads((output / "leaves" / summary.winner / "report.json").read_text())
     assert report["lineage"][-1]["stage"] == summary.winner.partition("@")[0]
-    again = collabopt(killed, "gate", "--dry-run", "--policy", "policy.yaml")
+    again = collabopt(killed, "gate", "--dry-run", "--policy", "collabopt-output/search-policy.yaml")
     assert again.returncode == 0 and f"winner: {summary.winner}" in again.stdout
     assert collabopt(killed, "inspect", f"collabopt-output/leaves/{summary.winner}/model.tflite").returncode == 0
     champion = json.loads((killed / "collabopt-releases/collabopt/champion.json").read_text())

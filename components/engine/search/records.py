@@ -12,6 +12,8 @@ from collabopt.components.engine.search.budget import Budget, Used
 
 STATE_FILE = "state.json"
 SUMMARY_FILE = "search.json"
+# The policy that was searched by, so that the gate can decide again by it.
+POLICY_FILE = "search-policy.yaml"
 
 
 class _Frozen(BaseModel):
