@@ -108,7 +108,7 @@ def print_outcome(console: Console, outcome: Outcome, seconds: Mapping[str, floa
     console.print(Text(verdict, style="bold yellow" if winner is None else "bold green"))
     console.print(Text(outcome.decision.outcome), soft_wrap=True)
     for each in outcome.decision.verdicts:
-        if each.leaf == winner:
+        if each.leaf == winner and UPDATE in each.figures:
             console.print(Text(f"update: {update_in_words(outcome.decision, each)}"), soft_wrap=True)
 
 
