@@ -49,14 +49,14 @@ def collabopt(tmp_path_factory):
 
 @pytest.fixture
 def tracking(monkeypatch):
-    """Connects to the MLflow store of a run."""
+    """Connects to the MLflow store of a run, until the test ends."""
+    import mlflow
 
     def connect(run: Run):
-        import mlflow
-
         uri = f"sqlite:///{run.directory / 'mlflow.db'}"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         mlflow.set_tracking_uri(uri)
         return mlflow.MlflowClient()
 
-    return connect
+    yield connect
+    mlflow.set_tracking_uri(None)

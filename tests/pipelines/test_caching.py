@@ -30,6 +30,7 @@ OTHER_VALUES = {
     "accelerator": "ethos-u65-256",
     "sparsity": 0.25,
     "distillation_temperature": 2.0,
+    "layers": {"conv": "exclude"},
 }
 
 
