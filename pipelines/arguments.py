@@ -1,6 +1,5 @@
 """What people say about a run on the command line, read and checked: the arguments of a pipeline."""
 
-import difflib
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -9,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from collabopt.components.engine.bindings import BINDINGS
-from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.errors import CollaboptError, unknown
 from collabopt.components.engine.fetch import EXAMPLE_SCHEME
 from collabopt.components.engine.prescreen.mode import check_mode
 from collabopt.components.engine.settings import SETTINGS, settings_for
@@ -265,11 +264,3 @@ def _check_model_name(name: str) -> None:
     from collabopt.components.engine.release.names import check_model_name
 
     check_model_name(name)
-
-
-def unknown(what: str, name: str, legal: Iterable[str], where: str = "") -> CollaboptError:
-    """The error for a name that is not among the legal ones, with the closest of them."""
-    names = list(legal)
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean '{close[0]}'?" if close else ""
-    return CollaboptError(what + hint, where=where, todo=f"use one of: {', '.join(names)}")

@@ -4,7 +4,6 @@ A task has ended well once its `executor_output.json` is there; what was killed 
 """
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from collabopt.components.engine.records import (
@@ -14,24 +13,10 @@ from collabopt.components.engine.records import (
     read_leaf_report,
     read_stage_record,
 )
+from collabopt.components.engine.search.finished import Finished
 
 _ENDED = "executor_output.json"
 _MODEL, _DATASET = "model", "dataset"
-
-
-@dataclass
-class Finished:
-    """The artifacts of all pipelines that ran below one root.
-
-    Attributes:
-        models: Name of a stage, in a search with its trial -> directory of its model.
-        records: The same -> what it says of itself.
-        dataset: Directory of the data set; None before it was loaded.
-    """
-
-    models: dict[str, Path] = field(default_factory=dict)
-    records: dict[str, StageRecord] = field(default_factory=dict)
-    dataset: Path | None = None
 
 
 def finished_stages(root: Path) -> Finished:

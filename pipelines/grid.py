@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 
 from collabopt.components.engine.bindings import BINDINGS
-from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.errors import CollaboptError, unknown
 from collabopt.components.engine.prescreen.recipe import AXES
-from collabopt.pipelines.arguments import typed_value, unknown
+from collabopt.pipelines.arguments import typed_value
 from collabopt.pipelines.tree import TREE
 
 Grid = dict[str, list[int | float]]

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.errors import CollaboptError, unknown
 from collabopt.components.engine.fetch import EXAMPLE_SCHEME, GCS_SCHEME, TASK_SOURCE
 from collabopt.pipelines import PIPELINES, parameters_of, stages_of
-from collabopt.pipelines.arguments import pipeline_arguments, unknown
+from collabopt.pipelines.arguments import pipeline_arguments
 from collabopt.pipelines.local_run import LocalRun
 from collabopt.pipelines.output_directory import check_output
 from collabopt.pipelines.run_state import WatchedStage

@@ -15,8 +15,9 @@ from collabopt import components
 from collabopt.components.engine.bindings import BINDINGS
 from collabopt.components.engine.gate.policy import parse_policy
 from collabopt.components.engine.prescreen.mode import OFF
+from collabopt.components.engine.search.finished import Finished
 from collabopt.components.engine.search.sharing import PlannedStage
-from collabopt.pipelines.finished_stages import Finished, finished_stages
+from collabopt.pipelines.finished_stages import finished_stages
 from collabopt.pipelines.grow import plant
 from collabopt.pipelines.parameters import Parameters
 from collabopt.pipelines.tree import ROOT, TREE

@@ -1,5 +1,8 @@
 """The one error type that users are meant to read."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class CollaboptError(Exception):
     """Something the user can mend: says what is wrong, where, and what to do.
@@ -21,3 +24,11 @@ class CollaboptError(Exception):
         if todo:
             lines.append(f"  to do: {todo}")
         super().__init__("\n".join(lines))
+
+
+def unknown(what: str, name: str, legal: Iterable[str], where: str = "") -> CollaboptError:
+    """The error for a name that is not among the legal ones, with the closest of them."""
+    names = list(legal)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    return CollaboptError(what + hint, where=where, todo=f"use one of: {', '.join(names)}")

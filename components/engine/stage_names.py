@@ -1,5 +1,8 @@
 """Names of stages where one tree is grown several times: `pcqat@3` is the stage `pcqat` as trial 3 has it."""
 
+BASELINE = "baseline"
+"""The root of the tree: the model that everything begins with."""
+
 _SEPARATOR = "@"
 
 

@@ -7,7 +7,7 @@ are not kept: every wave seeds them anew by the trials before it, so that an int
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,18 +100,25 @@ class Study:
         else:  # Optuna learns nothing from it, but leaves are compared with its leaves
             self._study.ask().set_user_attr(_CONFIGURATION, default)
 
-    def propose(self) -> bool:
-        """Adds one trial that is not there yet; False where the space holds no other."""
+    def propose(self, fits: Callable[[Configuration], bool] | None = None) -> bool:
+        """Adds one trial that is not there yet; False where the space holds no other.
+
+        Args:
+            fits: Which configurations may be proposed now; None for all. One that is passed over may come later.
+        """
         known = [trial.configuration for trial in self.trials()]
+
+        def is_welcome(configuration: Configuration) -> bool:
+            return configuration not in known and (fits is None or fits(configuration))
+
         for _ in range(_REPEATS):
-            if self._ask(unlike=known):
+            if self._ask(is_welcome):
                 return True
-        points = self._space.points()
-        left = [point for point in points or () if point not in known]
+        left = [point for point in self._space.points() or () if is_welcome(point)]
         if not left:
             return False
         self._study.enqueue_trial(random.Random(f"{self._seed}-{len(known)}").choice(left))
-        return self._ask(unlike=known)
+        return self._ask(is_welcome)
 
     def tell(self, trial: Trial, told: Told) -> None:
         """Says how a trial came out; one that has been answered stays as it was."""
@@ -119,14 +126,14 @@ class Study:
         self._study.sampler = self._sampler(0)
         self._study.tell(trial.optuna_number, list(told.values), skip_if_finished=True)
 
-    def _ask(self, unlike: Sequence[Configuration] = ()) -> bool:
+    def _ask(self, is_welcome: Callable[[Configuration], bool] = lambda _: True) -> bool:
         import optuna
 
         asked = len(self._study.get_trials(deepcopy=False))
         self._study.sampler = self._sampler(self._seed * 100_003 + asked)
         trial = self._study.ask()
         configuration = {name: _suggested(trial, name, axis) for name, axis in self._space.axes.items()}
-        if configuration in unlike:
+        if not is_welcome(configuration):
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
             return False
         trial.set_user_attr(_CONFIGURATION, configuration)

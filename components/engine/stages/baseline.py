@@ -11,6 +11,7 @@ from collabopt.components.engine.session import make_deterministic, stage_sessio
 from collabopt.components.engine.settings import ImportSettings, parse_settings
 from collabopt.components.engine.source_digest import check_unchanged, model_digest
 from collabopt.components.engine.stage_host import hosted
+from collabopt.components.engine.stage_names import BASELINE
 from collabopt.components.engine.stage_result import StageResult
 from collabopt.components.engine.stages.outcome import file_sizes, finish_interior, measure_keras
 from collabopt.components.engine.tracking import stage_run
@@ -18,7 +19,7 @@ from collabopt.components.engine.tracking.stage_account import lineage_tags
 from collabopt.components.engine.training.task import load_task
 from collabopt.components.engine.versions import versions
 
-STAGE = "baseline"
+STAGE = BASELINE
 
 
 @hosted

@@ -3,10 +3,10 @@
 import pytest
 
 from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.search.fitting import check_space, default_space
 from collabopt.components.engine.search.sharing import Place
 from collabopt.components.engine.search.space import parse_space
 from collabopt.pipelines import parameters_of
-from collabopt.pipelines.search_space import check_space, default_space
 from collabopt.pipelines.tree import QUANTIZATION, TREE
 
 PARAMETERS = parameters_of("exhaustive")

@@ -5,11 +5,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from collabopt.components.engine.bindings import BINDINGS
-from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.errors import CollaboptError, unknown
 from collabopt.components.engine.search.sharing import Place, settings_in
 from collabopt.components.engine.search.space import Configuration, Space, Value, parse_space
 from collabopt.components.engine.settings import SETTINGS
-from collabopt.pipelines.arguments import unknown
 
 # Pipeline parameters that a search may vary; seed and accelerator are no matter of better or worse.
 PARAMETERS = ("sparsity", "clusters", "epochs", "learning_rate", "qat_epochs", "qat_learning_rate", "batch_size")

@@ -1,0 +1,50 @@
+"""What a search is about, wherever its trials run."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from collabopt.components.engine.search.budget import Budget
+from collabopt.components.engine.search.sharing import Place, TrialStages, plan_stages
+from collabopt.components.engine.search.space import Configuration, Space
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a search is about.
+
+    Attributes:
+        places: The stages that are grown, parents first.
+        parameters: Every pipeline parameter -> its value.
+        overrides: Stage -> hyperparameter -> value.
+        space: What may be proposed.
+        budget: What it may cost.
+    """
+
+    places: tuple[Place, ...]
+    parameters: Mapping[str, Any]
+    overrides: Mapping[str, Mapping[str, Any]]
+    space: Space
+    budget: Budget
+
+    @property
+    def default(self) -> Configuration:
+        """The default configuration: the axes with the values that a run would have."""
+        given = {}
+        for axis in self.space.axes:
+            stage, dot, name = axis.partition(".")
+            place = next((place for place in self.places if place.name == stage), None)
+            if dot and place is not None:
+                given[axis] = self.stages([{}])[0][stage].settings[name]
+            else:
+                given[axis] = self.parameters[axis]
+        return given
+
+    @property
+    def epochs_of_default(self) -> int:
+        """Epochs of the default configuration, over all stages that train."""
+        return sum(stage.epochs for stage in self.stages([self.default])[0].values())
+
+    def stages(self, trials: Iterable[Configuration]) -> list[TrialStages]:
+        """The stages of trials, shared ones under one name."""
+        return plan_stages(trials, self.places, self.parameters, self.overrides)
