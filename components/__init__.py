@@ -14,6 +14,7 @@ CATALOGUE = (
     "load_dataset",
     "import_model",
     "prescreen",
+    "propose_trials",
     "prune",
     "cluster",
     "sparsity_preserving_cluster",

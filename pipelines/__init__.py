@@ -4,8 +4,10 @@ import dataclasses
 import importlib
 from typing import Any
 
-from collabopt.pipelines.parameters import Parameters
+from collabopt.pipelines.parameters import Parameters, SearchParameters
 from collabopt.pipelines.tree import CLUSTERING, PRUNING, QUANTIZATION, ROOT, TREE
+
+SEARCH = "search"
 
 PIPELINES = {
     "exhaustive": "collabopt.pipelines.exhaustive:exhaustive",
@@ -13,6 +15,7 @@ PIPELINES = {
     "pruning": "collabopt.pipelines.branches:pruning",
     "clustering": "collabopt.pipelines.branches:clustering",
     "quantization": "collabopt.pipelines.branches:quantization",
+    "search": "collabopt.pipelines.search:search",
 }
 _TREES = {
     "exhaustive": TREE,
@@ -20,6 +23,7 @@ _TREES = {
     "pruning": PRUNING,
     "clustering": CLUSTERING,
     "quantization": QUANTIZATION,
+    "search": TREE,
 }
 
 
@@ -30,10 +34,10 @@ def load_pipeline(name: str) -> Any:
 
 
 def parameters_of(name: str) -> dict[str, Any]:
-    """Parameters of a pipeline of the catalogue, with their defaults; today all take the same."""
+    """Parameters of a pipeline of the catalogue, with their defaults; a search takes a few more."""
     if name not in PIPELINES:
         raise KeyError(name)
-    return {**dataclasses.asdict(Parameters()), "settings": {}}
+    return {**dataclasses.asdict(SearchParameters() if name == SEARCH else Parameters()), "settings": {}}
 
 
 def stages_of(name: str) -> dict[str, str]:

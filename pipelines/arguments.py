@@ -27,6 +27,7 @@ _OWN_OPTIONS = {
     "model_name": "--name",
     "settings": "--set",
     "releases": "--releases",
+    "space": "--space",
 }
 
 

@@ -43,6 +43,8 @@ Parameters = Annotated[
     typer.Option("--param", metavar="NAME=VALUE", help="A parameter of the pipeline, as sparsity=0.7; repeatable."),
 ]
 
+Space = Annotated[Path | None, typer.Option("--space", metavar="FILE", help="What the pipeline `search` tries (YAML).")]
+
 Name = Annotated[str | None, typer.Option("--name", help="Name under which the winner is registered and released.")]
 
 

@@ -17,7 +17,7 @@ class Grown:
     Attributes:
         parameters: Arguments of the run.
         configuration: Task that checked them; its outputs are the stages' overrides.
-        prescreen: Task that predicted; its outputs are why stages are not trained.
+        prescreen: Task that predicted; its outputs are why stages are not trained. None where nothing is predicted.
         dataset: Output artifact of load_dataset.
         models: Stage name -> output artifact, the baseline included.
     """
@@ -30,7 +30,30 @@ class Grown:
 
 
 def plant(parameters: Parameters, stages: Iterable[Stage]) -> Grown:
-    """Checks the parameters, loads the data, imports the baseline, and predicts what the leaves will come to.
+    """Lays the ground, and predicts what the leaves will come to.
+
+    Args:
+        parameters: Arguments of the run.
+        stages: All stages that this pipeline may grow; only these can be set.
+    """
+    grown = lay_ground(parameters, stages)
+    used = {stage.name for stage in stages}
+    prescreen = components.prescreen(
+        baseline=grown.models[ROOT],
+        dataset=grown.dataset,
+        stages={stage.name: branch_of(stage) if stage.name in used else {} for stage in TREE},
+        mode=parameters.prescreen,
+        policy=parameters.policy,
+        sparsity=parameters.sparsity,
+        clusters=parameters.clusters,
+        accelerator=parameters.accelerator,
+        settings=parameters.settings,
+    ).set_display_name("prescreen")
+    return replace(grown, prescreen=prescreen)
+
+
+def lay_ground(parameters: Parameters, stages: Iterable[Stage]) -> Grown:
+    """Checks the parameters, loads the data and imports the baseline; predicts nothing.
 
     The checks are never taken from a cache: they find out whether model and data still hold what they held before.
 
@@ -76,18 +99,7 @@ def plant(parameters: Parameters, stages: Iterable[Stage]) -> Grown:
         overrides=configuration.outputs[ROOT],
         **inputs_of("import_model", vars(parameters)),
     ).set_display_name(ROOT)
-    prescreen = components.prescreen(
-        baseline=baseline.outputs["model"],
-        dataset=data.outputs["dataset"],
-        stages={stage.name: _branch(stage) if stage.name in used else {} for stage in TREE},
-        mode=parameters.prescreen,
-        policy=parameters.policy,
-        sparsity=parameters.sparsity,
-        clusters=parameters.clusters,
-        accelerator=parameters.accelerator,
-        settings=parameters.settings,
-    ).set_display_name("prescreen")
-    return Grown(parameters, configuration, prescreen, data.outputs["dataset"], {ROOT: baseline.outputs["model"]})
+    return Grown(parameters, configuration, None, data.outputs["dataset"], {ROOT: baseline.outputs["model"]})
 
 
 def grow(grown: Grown, stages: Iterable[Stage]) -> Grown:
@@ -141,7 +153,8 @@ def decide(grown: Grown) -> None:
     task.set_display_name("gate").set_caching_options(False)
 
 
-def _branch(stage: Stage) -> dict[str, str]:
+def branch_of(stage: Stage) -> dict[str, str]:
+    """Where a stage stands, as components are told."""
     return {"parent": stage.parent, "technique": stage.technique.name}
 
 

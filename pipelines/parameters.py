@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from collabopt.components.engine.prescreen.mode import SKIP
 from collabopt.components.engine.training.task import DEFAULT_TASK
@@ -54,9 +54,31 @@ class Parameters:
     settings: Mapping[str, Mapping[str, Any]] | None = None
 
 
-def signature() -> inspect.Signature:
-    """The signature of every pipeline, as Kubeflow Pipelines reads it."""
-    defaults = Parameters()
+@dataclass(frozen=True)
+class SearchParameters(Parameters):
+    """Arguments of a search, beside those of every run.
+
+    Attributes:
+        space: What to try, as YAML; empty for the default space.
+        budget_trials: Most trials, the default configuration included.
+        budget_epochs: Most epochs of training over all stages; 0 for no limit.
+    """
+
+    space: str = ""
+    budget_trials: int = 12
+    budget_epochs: int = 0
+
+
+Taken = TypeVar("Taken", bound=Parameters)
+
+
+def signature(kind: type[Parameters] = Parameters) -> inspect.Signature:
+    """The signature of every pipeline, as Kubeflow Pipelines reads it.
+
+    Args:
+        kind: What the pipeline takes.
+    """
+    defaults = kind()
     return inspect.Signature(
         [
             inspect.Parameter(
@@ -65,27 +87,34 @@ def signature() -> inspect.Signature:
                 default={} if name == "settings" else getattr(defaults, name),
                 annotation=dict if name == "settings" else field.type,
             )
-            for name, field in Parameters.__dataclass_fields__.items()
+            for name, field in kind.__dataclass_fields__.items()
         ]
     )
 
 
-def pipeline(name: str) -> Callable[[Callable[[Parameters], None]], Any]:
-    """Makes a KFP pipeline of a function of `Parameters`.
+def pipeline(name: str, kind: type[Taken] = Parameters) -> Callable[[Callable[[Taken], None]], Any]:  # type: ignore[assignment]
+    """Makes a KFP pipeline of a function of its parameters.
 
     Args:
         name: Name of the pipeline.
+        kind: What it takes.
     """
     from kfp import dsl
 
-    def decorate(body: Callable[[Parameters], None]) -> Any:
+    def decorate(body: Callable[[Taken], None]) -> Any:
         @functools.wraps(body)
         def build(*args: Any, **kwargs: Any) -> None:
-            body(Parameters(**signature().bind(*args, **kwargs).arguments))
+            body(kind(**signature(kind).bind(*args, **kwargs).arguments))
 
-        build.__signature__ = signature()  # type: ignore[attr-defined]
-        build.__doc__ = f"{body.__doc__}\n\nArgs:{(Parameters.__doc__ or '').partition('Attributes:')[2]}"
+        build.__signature__ = signature(kind)  # type: ignore[attr-defined]
+        build.__doc__ = f"{body.__doc__}\n\nArgs:{_documentation(kind)}"
         del build.__wrapped__
         return dsl.pipeline(name=name)(build)
 
     return decorate
+
+
+def _documentation(kind: type[Parameters]) -> str:
+    """What the docstrings of the class and of that which it extends say of their attributes."""
+    classes = [each for each in reversed(kind.__mro__) if issubclass(each, Parameters)]
+    return "".join((each.__doc__ or "").partition("Attributes:")[2].rstrip() for each in classes) + "\n    "

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from collabopt.components.engine.errors import CollaboptError, unknown
 from collabopt.components.engine.fetch import EXAMPLE_SCHEME, GCS_SCHEME, TASK_SOURCE
-from collabopt.pipelines import PIPELINES, parameters_of, stages_of
+from collabopt.pipelines import PIPELINES, SEARCH, parameters_of, stages_of
 from collabopt.pipelines.arguments import pipeline_arguments
 from collabopt.pipelines.local_run import LocalRun
 from collabopt.pipelines.output_directory import check_output
@@ -53,6 +53,12 @@ def plan_run(
     Raises:
         CollaboptError: The first problem that is found.
     """
+    if pipeline == SEARCH:
+        raise CollaboptError(
+            f"the pipeline '{SEARCH}' is for Kubeflow, whose cache shares stages between its trials",
+            where=f"--pipeline {SEARCH}",
+            todo="run `collabopt search`, without --pipeline, for a search on this machine",
+        )
     arguments = pipeline_arguments(
         pipeline=pipeline,
         model=model,

@@ -16,6 +16,7 @@ from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.fetch import EXAMPLE_SCHEME, GCS_SCHEME, TASK_SOURCE
 from collabopt.pipelines import parameters_of
 from collabopt.pipelines.arguments import pipeline_arguments
+from collabopt.pipelines.search_arguments import search_arguments
 
 if TYPE_CHECKING:
     from kfp_server_api import V2beta1Run
@@ -86,6 +87,7 @@ def plan_submission(
     settings: Iterable[str] = (),
     parameters: Iterable[str] = (),
     plan: Path | None = None,
+    space: Path | None = None,
     experiment: str | None = None,
     service_account: str | None = None,
     mlflow_experiment: str | None = None,
@@ -106,6 +108,7 @@ def plan_submission(
         settings: `stage.parameter=value` each.
         parameters: `parameter=value` each, of the pipeline.
         plan: File with settings of single layers; None for none.
+        space: File with the space of a search; None for the default one.
         experiment: Kubeflow's experiment; None for `KF_PIPELINES_DEFAULT_EXPERIMENT_NAME`, else `collabopt`.
         service_account: Kubernetes service account of the pods; None for the namespace's default.
         mlflow_experiment: MLflow experiment; None for that of the cluster's settings.
@@ -127,6 +130,7 @@ def plan_submission(
         parameters=parameters,
         plan=plan,
     )
+    arguments |= search_arguments(pipeline, arguments, space)
     if releases is not None:
         arguments["releases"] = _bucket(releases, "--releases")
     from collabopt.pipelines.cluster import read_cluster

@@ -21,6 +21,7 @@ def deployment_gate(
     clustered_ptq: dsl.Input[dsl.Model] = None,
     cqat: dsl.Input[dsl.Model] = None,
     predictions: dsl.Input[dsl.Artifact] = None,
+    search: dsl.Input[dsl.Artifact] = None,
     policy: str = "",
     model_name: str = "collabopt",
     releases: str = "",
@@ -33,6 +34,7 @@ def deployment_gate(
         dataset: Output of load_dataset; the winner's figure is reproduced on its test split before anything ships.
         ptq: A leaf to decide on; likewise the other leaves of the tree. Those left out were not built.
         predictions: Output of prescreen, to be compared with the leaves.
+        search: Output of propose_trials when the search has ended; its leaves are decided on by its policy.
         policy: What qualifies and what to minimise, as YAML.
         model_name: Name in the MLflow registry, and of the releases.
         releases: Where releases are kept: `gs://bucket/prefix` or a directory; empty for the MLflow registry alone.
@@ -60,6 +62,7 @@ def deployment_gate(
         dataset=dataset.path,
         leaves={name: leaf.path for name, leaf in leaves.items() if leaf},
         predictions=predictions.path if predictions else "",
+        search=search.path if search else "",
         policy=policy,
         output=decision.path,
         report=report.path,

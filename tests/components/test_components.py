@@ -51,7 +51,7 @@ def test_the_task_defaults_to_classification(name):
 @pytest.mark.parametrize("name", ["assess_leaves", "deployment_gate"])
 def test_gate_takes_every_leaf_of_the_tree_and_nothing_else(name):
     artifacts = {key for key, spec in inputs_of(name).items() if spec.type.startswith("system.")}
-    optional = {"predictions"} if name == "deployment_gate" else set()
+    optional = {"predictions", "search"} if name == "deployment_gate" else set()
     assert artifacts == {ROOT, "dataset", *optional, *(leaf.name for leaf in TREE.leaves())}
 
 

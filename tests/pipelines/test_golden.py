@@ -76,6 +76,10 @@ def tasks_of(component: dict[str, Any], components: dict[str, Any], pods: dict[s
         entry: dict[str, Any] = {"component": task["componentRef"]["name"].removeprefix("comp-")}
         if "triggerPolicy" in task:
             entry["if"] = task["triggerPolicy"]["condition"]
+        if "parameterIterator" in task:
+            looped = task["inputs"]["parameters"][task["parameterIterator"]["items"]["inputParameter"]]
+            entry["for_each"] = source(looped, names)
+            entry["at_once"] = task["iteratorPolicy"]["parallelismLimit"]
         inner = components[task["componentRef"]["name"]]
         if "dag" in inner:
             entry["tasks"] = tasks_of(inner, components, pods)
@@ -100,7 +104,8 @@ def source(given: dict[str, Any], names: dict[str, str]) -> Any:
             return f"{names[given[kind]['producerTask']]}.{given[kind][key]}"
     for kind in ("componentInputParameter", "componentInputArtifact"):
         if kind in given:
-            return f"{{{given[kind].removeprefix('pipelinechannel--')}}}"
+            part = given.get("parameterExpressionSelector", "").removeprefix("parseJson(string_value)")
+            return f"{{{given[kind].removeprefix('pipelinechannel--')}{part}}}"
     return given["runtimeValue"]["constant"]
 
 

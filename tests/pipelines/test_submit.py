@@ -117,6 +117,32 @@ def _environment(specification: dict[str, Any], name: str) -> set[str | None]:
     return {value.get(name) for value in values}
 
 
+def test_a_search_is_sent_with_its_space_and_its_budget(collabopt: Command, kubeflow: Server, tmp_path: Path):
+    (tmp_path / "space.yaml").write_text("clusters: [4, 8]\n")
+    search = ["submit", "--example", "digits", "--pipeline", "search", "--space", str(tmp_path / "space.yaml")]
+    assert collabopt(*search, "--param", "budget_trials=5")[0] == 0
+    parameters = kubeflow.body_of("create_run")["runtime_config"]["parameters"]
+    assert (parameters["space"], parameters["budget_trials"]) == ("clusters: [4, 8]\n", 5)
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "expected"),
+    [
+        ("clusters: [4, 1]", ["--pipeline", "search"], "clusters=1"),
+        ("cluster: [4, 8]", ["--pipeline", "search"], "did you mean 'clusters'"),
+        ("clusters: [4]", ["--pipeline", "search", "--param", "budget_trials=0"], "--param budget_trials=0"),
+        ("clusters: [4]", ["--pipeline", "search", "--param", "budget_epochs=5"], "too small for one trial"),
+        ("clusters: [4]", [], "'exhaustive' takes no space"),
+    ],
+)
+def test_a_search_that_cannot_be_run_is_not_sent(
+    collabopt: Command, kubeflow: Server, tmp_path: Path, space: str, options: list[str], expected: str
+):
+    (tmp_path / "space.yaml").write_text(space)
+    refused(collabopt("submit", "--example", "digits", "--space", str(tmp_path / "space.yaml"), *options), expected)
+    assert not kubeflow.runs
+
+
 def test_the_defaults_are_those_of_the_pipeline(collabopt: Command, kubeflow: Server):
     assert collabopt(*EXAMPLE)[0] == 0
     body = kubeflow.body_of("create_run")

@@ -9,6 +9,7 @@ from collabopt.components.engine.stages.baseline import import_model_stage
 from collabopt.components.engine.stages.data import load_dataset_stage
 from collabopt.components.engine.stages.decision import assess_stage, gate_stage
 from collabopt.components.engine.stages.prescreen import prescreen_stage
+from collabopt.components.engine.stages.propose import propose_stage
 from collabopt.components.engine.stages.tree_stage import run_stage
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "import_model_stage",
     "load_dataset_stage",
     "prescreen_stage",
+    "propose_stage",
     "run_stage",
 ]

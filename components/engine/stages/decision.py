@@ -13,8 +13,10 @@ from collabopt.components.engine.gate.sample import samples_of
 from collabopt.components.engine.prescreen.records import Prescreen, read_prescreen
 from collabopt.components.engine.progress import emit
 from collabopt.components.engine.records import HTML_FILE, PRESCREEN_FILE, read_leaf_report, read_stage_record
+from collabopt.components.engine.search.found import read_found
 from collabopt.components.engine.session import stage_session
 from collabopt.components.engine.stage_result import StageResult
+from collabopt.components.engine.whole_numbers import as_given
 
 
 def assess_stage(
@@ -51,6 +53,7 @@ def gate_stage(
     releases: str,
     parameters: Mapping[str, object],
     predictions: str = "",
+    search: str = "",
 ) -> StageResult:
     """Decides, proves and releases the winner, and completes the pipeline's MLflow run; see `run_gate`.
 
@@ -65,6 +68,8 @@ def gate_stage(
         releases: Where releases are kept; empty for the MLflow registry alone.
         parameters: The pipeline's parameters, to be shown on its MLflow run.
         predictions: Directory of the prescreen; "" for none.
+        search: Directory of a search that has ended; "" for none. Its leaves are decided on too, by the policy that it
+            searched by.
 
     Returns:
         The winner's scalars, none where no leaf qualifies, and its name.
@@ -74,8 +79,13 @@ def gate_stage(
     """
     with stage_session("gate"):
         predicted = read_prescreen(Path(predictions) / PRESCREEN_FILE) if predictions else None
+        if search:
+            found = read_found(Path(search))
+            leaves = {**leaves, **found.leaves}
+            policy = found.policy
+            parameters = {**parameters, **found.parameters}
         gate = _gate(baseline, dataset, leaves, policy, model_name, releases, predicted)
-        decision = run_gate(gate, Path(output), {name: _as_given(value) for name, value in parameters.items()})
+        decision = run_gate(gate, Path(output), {name: as_given(value) for name, value in parameters.items()})
         shutil.copy(Path(output) / HTML_FILE, report)
         if decision.failed:
             raise CollaboptError(
@@ -105,8 +115,3 @@ def _gate(
         releases,
         predicted,
     )
-
-
-def _as_given(value: object) -> object:
-    """Undoes what a KFP dict does to whole numbers: it turns them into floats."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value

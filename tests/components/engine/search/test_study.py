@@ -53,6 +53,20 @@ def test_no_configuration_is_proposed_twice_and_a_space_of_lists_is_exhausted(st
     assert study().propose() is False
 
 
+def test_what_does_not_fit_now_is_passed_over_and_may_come_later(study):
+    opened = study()
+    opened.begin(DEFAULT)
+    wanted = SPACE.points()[-1]["clusters"]
+    for _ in range(3):
+        opened.propose(lambda configuration: configuration["clusters"] == wanted)
+    proposed = [trial.configuration for trial in opened.trials()[1:]]
+    assert proposed and all(configuration["clusters"] == wanted for configuration in proposed)
+    assert opened.propose(lambda _: False) is False
+    while opened.propose():
+        pass
+    assert len(opened.trials()) == 9
+
+
 def test_an_interruption_changes_no_proposal(study):
     whole = run(study(file="whole.db"), 5)
     opened = study()

@@ -1,0 +1,60 @@
+"""What a search on Kubeflow is told, checked before anything is sent."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.search.budget import Budget, check_budget
+from collabopt.components.engine.search.fitting import check_space, default_space
+from collabopt.components.engine.search.sharing import Place
+from collabopt.components.engine.search.space import read_space
+from collabopt.components.engine.search.terms import Terms
+from collabopt.pipelines import SEARCH, parameters_of
+from collabopt.pipelines.tree import TREE
+
+
+def search_arguments(pipeline: str, arguments: Mapping[str, object], space: Path | None) -> dict[str, object]:
+    """Arguments that only a search takes.
+
+    Args:
+        pipeline: Name of the pipeline.
+        arguments: Its other arguments.
+        space: File with the space; None for the default one.
+
+    Returns:
+        The space as YAML, where one is given.
+
+    Raises:
+        CollaboptError: The pipeline is no search, or space or budget is not legal.
+    """
+    if pipeline != SEARCH:
+        if space is None:
+            return {}
+        raise CollaboptError(
+            f"the pipeline '{pipeline}' takes no space", where=f"--space {space}", todo=f"add --pipeline {SEARCH}"
+        )
+    everything = {**parameters_of(pipeline), **arguments}
+    overrides: dict[str, dict[str, object]] = everything["settings"]
+    places = tuple(Place(stage.name, stage.parent, stage.technique.name) for stage in TREE)
+    wanted = default_space(places, {}, int(everything["epochs"])) if space is None else read_space(space)
+    check_space(wanted, places, everything, overrides)
+    terms = Terms(places, everything, overrides, wanted, _budget(everything))
+    check_budget(terms.budget, terms.epochs_of_default)
+    if space is None:
+        return {}
+    return {"space": space.read_text(encoding="utf-8")}
+
+
+def _budget(arguments: Mapping[str, object]) -> Budget:
+    given = {"trials": arguments["budget_trials"], "epochs": arguments["budget_epochs"] or None}
+    try:
+        return Budget.model_validate(given)
+    except ValidationError as error:
+        name = error.errors()[0]["loc"][0]
+        raise CollaboptError(
+            f"a budget of {given[str(name)]} {name} is too small for one trial",
+            where=f"--param budget_{name}={given[str(name)]}",
+            todo="allow at least one trial, or leave it out",
+        ) from error
