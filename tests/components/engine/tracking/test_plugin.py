@@ -128,6 +128,7 @@ def kubeflow(mlflow_server, client, tmp_path_factory):
     around = {"baseline": backend.outputs[ROOT]["model"], "dataset": dataset}
     # Its own process would predict; this one has computed with TensorFlow, and cannot be forked any more.
     reasons = backend.run("prescreen", "prescreen", **around, stages=branches, mode="off")
+    backend.run("propose", "propose_trials", **around, stages=branches, parameters=configured.parameters, size=1)
     for stage in TREE:
         training = TRAINING if stage.trains else {}
         parent = backend.outputs[stage.parent]["model"]
@@ -161,6 +162,7 @@ def _come_from_cache(backend, client, task):
 
 def test_the_whole_catalogue_has_run(kubeflow):
     around = {"prescreen": "prescreen", "assess": "assess_leaves", "gate": "deployment_gate"}
+    around |= {"propose": "propose_trials"}
     tasks = {"configure": "configure", **around, **stages_of("exhaustive")}
     assert set(tasks.values()) == set(components.CATALOGUE)
     assert set(kubeflow.runs) == set(tasks)
@@ -171,7 +173,7 @@ def test_every_batch_is_accepted(kubeflow):
 
 
 @pytest.mark.parametrize(
-    "task", ["configure", "dataset", ROOT, "prescreen", *(stage.name for stage in TREE), "assess", "gate"]
+    "task", ["configure", "dataset", ROOT, "prescreen", "propose", *(stage.name for stage in TREE), "assess", "gate"]
 )
 def test_nothing_that_kubeflow_logs_is_lost_or_changed(kubeflow, client, task):
     run = client.get_run(kubeflow.runs[task])
