@@ -9,11 +9,16 @@ from typing import Annotated
 import typer
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.records import HTML_FILE
 from collabopt.pipelines import cli_compile, cli_prescreen, cli_search, cli_sensitivity, cli_submit
 from collabopt.pipelines.cli_options import (
+    DEFAULT_OUTPUT,
+    DEFAULT_RELEASES,
     Example,
+    LocalData,
+    LocalModel,
+    LocalReleases,
     Name,
+    OutputDirectory,
     Parameters,
     Pipeline,
     Plan,
@@ -22,9 +27,6 @@ from collabopt.pipelines.cli_options import (
     Task,
     sources,
 )
-
-DEFAULT_OUTPUT = Path("collabopt-output")
-DEFAULT_RELEASES = "collabopt-releases"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -85,25 +87,23 @@ def tree() -> None:
 @app.command("run")
 def run(
     example: Example = None,
-    model: Annotated[str | None, typer.Option(help="Trained Keras model: .keras, .h5 or SavedModel.")] = None,
-    data: Annotated[str | None, typer.Option(help="Data: npz, TFRecord, a directory of images, or `task`.")] = None,
+    model: LocalModel = None,
+    data: LocalData = None,
     task: Task = None,
     pipeline: Pipeline = "exhaustive",
     policy: Policy = None,
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the result.")] = DEFAULT_OUTPUT,
+    output: OutputDirectory = DEFAULT_OUTPUT,
     settings: Settings = None,
     parameters: Parameters = None,
     plan: Plan = None,
     name: Name = None,
-    releases: Annotated[
-        str, typer.Option(metavar="URI", help="Where releases are kept: gs://bucket/prefix or a directory.")
-    ] = DEFAULT_RELEASES,
+    releases: LocalReleases = DEFAULT_RELEASES,
 ) -> None:
     """Run a pipeline on this machine and leave the leaves and the gate's decision in DIR."""
     model, data = sources(example, model, data)
     from rich.console import Console
 
-    from collabopt.pipelines.following_up import how_to_see_runs, mark_failed
+    from collabopt.pipelines.following_up import mark_failed, print_whereabouts
     from collabopt.pipelines.local_run import run_locally
     from collabopt.pipelines.preflight import plan_run
 
@@ -128,16 +128,10 @@ def run(
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise
-    console.print(f"files: {planned.output}", markup=False, soft_wrap=True)
-    if (planned.output / HTML_FILE).is_file():
-        console.print(f"report: {planned.output / HTML_FILE}", markup=False, soft_wrap=True)
-    console.print(f"runs:  {how_to_see_runs(planned.tracking_uri)}", markup=False, soft_wrap=True)
+    print_whereabouts(console, planned)
 
 
 _NAME = Annotated[str, typer.Argument(metavar="NAME", help="Name under which winners are registered and released.")]
-_RELEASES = Annotated[
-    str, typer.Option("--releases", metavar="URI", help="Where releases are kept: gs://bucket/prefix or a directory.")
-]
 
 
 @app.command("gate")
@@ -145,7 +139,7 @@ def gate(
     leaves: Annotated[Path, typer.Option(metavar="DIR", help="Output directory of a finished run.")] = DEFAULT_OUTPUT,
     policy: Annotated[Path | None, typer.Option(metavar="FILE", help="Policy of the deployment gate (YAML).")] = None,
     name: Annotated[str, typer.Option(help="Name under which the winner is registered and released.")] = "collabopt",
-    releases: _RELEASES = DEFAULT_RELEASES,
+    releases: LocalReleases = DEFAULT_RELEASES,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show the decision; promote and write nothing.")
     ] = False,
@@ -168,7 +162,7 @@ def gate(
 @app.command("releases")
 def releases(
     name: _NAME,
-    releases: _RELEASES = DEFAULT_RELEASES,
+    releases: LocalReleases = DEFAULT_RELEASES,
     repair: Annotated[
         bool, typer.Option("--repair", help="First make MLflow's aliases follow, as after a gate that was killed.")
     ] = False,
@@ -187,7 +181,7 @@ def releases(
 @app.command("rollback")
 def rollback(
     name: _NAME,
-    releases: _RELEASES = DEFAULT_RELEASES,
+    releases: LocalReleases = DEFAULT_RELEASES,
     withdraw: Annotated[
         str, typer.Option(metavar="SHA256", help="The champion to withdraw, or the beginning of its digest.")
     ] = "",

@@ -7,6 +7,9 @@ import typer
 
 from collabopt.pipelines import PIPELINES
 
+DEFAULT_OUTPUT = Path("collabopt-output")
+DEFAULT_RELEASES = "collabopt-releases"
+
 ClusterFile = Annotated[
     Path | None,
     typer.Option(
@@ -22,6 +25,16 @@ ClusterOverrides = Annotated[
 ]
 
 Example = Annotated[str | None, typer.Option("--example", help="Built-in model and data, for example `digits`.")]
+
+LocalModel = Annotated[str | None, typer.Option("--model", help="Trained Keras model: .keras, .h5 or SavedModel.")]
+
+LocalData = Annotated[str | None, typer.Option("--data", help="Data: npz, TFRecord, a directory of images, or `task`.")]
+
+LocalReleases = Annotated[
+    str, typer.Option("--releases", metavar="URI", help="Where releases are kept: gs://bucket/prefix or a directory.")
+]
+
+OutputDirectory = Annotated[Path, typer.Option("--output", metavar="DIR", help="Directory for the result.")]
 
 Task = Annotated[str | None, typer.Option("--task", metavar="MODULE:ATTR", help="Losses, metrics and data of a task.")]
 

@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from collabopt.pipelines.cli_options import Example, Parameters, Plan, Settings, Task, sources
+from collabopt.pipelines.cli_options import (
+    Example,
+    LocalData,
+    LocalModel,
+    Parameters,
+    Plan,
+    Settings,
+    Task,
+    sources,
+)
 
 _WIDTH_WITHOUT_TERMINAL = 150
 
@@ -16,8 +25,8 @@ def prescreen(
         list[str] | None, typer.Argument(metavar="AXIS=VALUE,...", help="More axes of the grid.", show_default=False)
     ] = None,
     example: Example = None,
-    model: Annotated[str | None, typer.Option(help="Trained Keras model: .keras, .h5 or SavedModel.")] = None,
-    data: Annotated[str | None, typer.Option(help="Data: npz, TFRecord, a directory of images, or `task`.")] = None,
+    model: LocalModel = None,
+    data: LocalData = None,
     task: Task = None,
     grid: Annotated[
         list[str] | None,

@@ -7,15 +7,30 @@ from typing import Annotated
 import typer
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.pipelines.cli_options import Example, Name, Parameters, Pipeline, Plan, Settings, Task, sources
+from collabopt.pipelines.cli_options import (
+    DEFAULT_OUTPUT,
+    DEFAULT_RELEASES,
+    Example,
+    LocalData,
+    LocalModel,
+    LocalReleases,
+    Name,
+    OutputDirectory,
+    Parameters,
+    Pipeline,
+    Plan,
+    Settings,
+    Task,
+    sources,
+)
 
 _WIDTH_WITHOUT_TERMINAL = 140
 
 
 def search(
     example: Example = None,
-    model: Annotated[str | None, typer.Option(help="Trained Keras model: .keras, .h5 or SavedModel.")] = None,
-    data: Annotated[str | None, typer.Option(help="Data: npz, TFRecord, a directory of images, or `task`.")] = None,
+    model: LocalModel = None,
+    data: LocalData = None,
     task: Task = None,
     space: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What to try, as YAML: sparsity: [0.5, 0.8], ...")
@@ -30,21 +45,19 @@ def search(
         typer.Option(metavar="FILE", help="Policy of the gate (YAML). Without: beat the default configuration."),
     ] = None,
     pipeline: Pipeline = "exhaustive",
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the result.")] = Path("collabopt-output"),
+    output: OutputDirectory = DEFAULT_OUTPUT,
     settings: Settings = None,
     parameters: Parameters = None,
     plan: Plan = None,
     name: Name = None,
-    releases: Annotated[
-        str, typer.Option(metavar="URI", help="Where releases are kept: gs://bucket/prefix or a directory.")
-    ] = "collabopt-releases",
+    releases: LocalReleases = DEFAULT_RELEASES,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Search for the configuration that a model bears best; the same command goes on where it was interrupted."""
     model, data = sources(example, model, data)
     from rich.console import Console
 
-    from collabopt.pipelines.following_up import how_to_see_runs, mark_failed
+    from collabopt.pipelines.following_up import mark_failed, print_whereabouts
     from collabopt.pipelines.search_summary import print_search
     from collabopt.pipelines.searching import plan_search, run_search
 
@@ -76,8 +89,6 @@ def search(
         print(summary.model_dump_json(indent=2))
     else:
         print_search(console, summary)
-    console.print(f"files: {output}", markup=False, soft_wrap=True)
-    console.print(f"report: {output / 'report.html'}", markup=False, soft_wrap=True)
-    console.print(f"runs:  {how_to_see_runs(planned.run.tracking_uri)}", markup=False, soft_wrap=True)
+    print_whereabouts(console, planned.run)
     if summary.failed:
         raise CollaboptError(summary.outcome, where=str(output), todo="relax the policy, or search elsewhere")

@@ -6,15 +6,23 @@ from typing import Annotated
 
 import typer
 
-from collabopt.pipelines.cli_options import Example, Parameters, Settings, Task, sources
+from collabopt.pipelines.cli_options import (
+    Example,
+    LocalData,
+    LocalModel,
+    Parameters,
+    Settings,
+    Task,
+    sources,
+)
 
 _WIDTH_WITHOUT_TERMINAL = 120
 
 
 def sensitivity(
     example: Example = None,
-    model: Annotated[str | None, typer.Option(help="Trained Keras model: .keras, .h5 or SavedModel.")] = None,
-    data: Annotated[str | None, typer.Option(help="Data: npz, TFRecord, a directory of images, or `task`.")] = None,
+    model: LocalModel = None,
+    data: LocalData = None,
     task: Task = None,
     tolerance: Annotated[
         float, typer.Option(help="Drop that one layer alone may cause, as a share of the baseline.")

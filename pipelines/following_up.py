@@ -1,4 +1,13 @@
-"""What is said of a run in MLflow from outside: that it failed, and where it is to be seen."""
+"""What is said of a run from outside: that it failed, and where all of it is to be seen."""
+
+from typing import TYPE_CHECKING
+
+from collabopt.components.engine.records import HTML_FILE
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from collabopt.pipelines.local_run import LocalRun
 
 
 def mark_failed(pipeline_run_id: str) -> None:
@@ -11,6 +20,11 @@ def mark_failed(pipeline_run_id: str) -> None:
         fail_parent(pipeline_run_id)
 
 
-def how_to_see_runs(tracking_uri: str) -> str:
-    """The address, or the command that serves the store."""
-    return tracking_uri if tracking_uri.startswith("http") else f"mlflow ui --backend-store-uri {tracking_uri}"
+def print_whereabouts(console: "Console", run: "LocalRun") -> None:
+    """Prints where files, report and MLflow runs are: an address, or the command that serves the store."""
+    address = run.tracking_uri
+    served = address if address.startswith("http") else f"mlflow ui --backend-store-uri {address}"
+    console.print(f"files: {run.output}", markup=False, soft_wrap=True)
+    if (run.output / HTML_FILE).is_file():
+        console.print(f"report: {run.output / HTML_FILE}", markup=False, soft_wrap=True)
+    console.print(f"runs:  {served}", markup=False, soft_wrap=True)

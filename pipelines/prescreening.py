@@ -8,23 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from collabopt.components.engine.bindings import inputs_of
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.policy import Policy, parse_policy
+from collabopt.components.engine.prescreen.baseline import BaselineSource, accept_baseline
 from collabopt.components.engine.prescreen.recipe import Configuration, Recipe, recipes_over
 from collabopt.components.engine.prescreen.records import Prescreen, read_prescreen
 from collabopt.components.engine.records import PRESCREEN_FILE
-from collabopt.components.engine.settings import DatasetSettings, ImportSettings, parse_settings
-from collabopt.components.engine.training.task import DEFAULT_TASK
 from collabopt.pipelines import parameters_of, stages_of
 from collabopt.pipelines.arguments import check_settings, pipeline_arguments
+from collabopt.pipelines.before_training import EVERYTHING, output_file, plan_baseline
 from collabopt.pipelines.grid import Grid, parse_grid
 from collabopt.pipelines.output_directory import LEAVES
-from collabopt.pipelines.preflight import check_engine, check_task_module, existing_source
-from collabopt.pipelines.tree import ROOT, TREE
-
-# The pipeline that has every leaf.
-_PIPELINE = "exhaustive"
+from collabopt.pipelines.tree import TREE
 
 
 @dataclass(frozen=True)
@@ -32,25 +27,17 @@ class PlannedPrescreen:
     """What to predict, all of it checked.
 
     Attributes:
-        model: Source of the model.
-        data: Source of the data.
-        task: Import path of the task.
+        source: The baseline and its data.
         grid: Axis -> its values.
         recipes: Leaf -> recipe -> its configuration.
-        dataset_settings: How to read and split the data.
-        import_settings: How to accept the model.
         policy: What leaves are judged by; None for nothing.
         against: Output directory of a run, whose leaves are compared with their predictions; None for none.
         output: File for the predictions.
     """
 
-    model: str
-    data: str
-    task: str
+    source: BaselineSource
     grid: Grid
     recipes: Mapping[str, Mapping[Recipe, Configuration]]
-    dataset_settings: DatasetSettings
-    import_settings: ImportSettings
     policy: Policy | None
     against: Path | None
     output: Path
@@ -86,9 +73,9 @@ def plan_prescreen(
     Raises:
         CollaboptError: The first problem that is found.
     """
-    defaults = parameters_of(_PIPELINE)
+    defaults = parameters_of(EVERYTHING)
     given = pipeline_arguments(
-        pipeline=_PIPELINE,
+        pipeline=EVERYTHING,
         model=model,
         data=data,
         task=task,
@@ -101,12 +88,9 @@ def plan_prescreen(
     axes = parse_grid(grid, defaults, given, overrides)
     for point in _one_at_a_time(axes):
         options = dict.fromkeys(axes.keys() - given.keys(), "--grid")
-        check_settings(overrides, {**defaults, **given, **point}, stages_of(_PIPELINE), options)
-    output = _file(output)
-    check_engine()
-    sources = {"model": existing_source(model, "--model"), "data": existing_source(data, "--data")}
-    if task is not None:
-        check_task_module(task)
+        check_settings(overrides, {**defaults, **given, **point}, stages_of(EVERYTHING), options)
+    output = output_file(output, PRESCREEN_FILE, read_prescreen, "prediction")
+    source = plan_baseline(model, data, task, given)
     wanted = None if policy is None else parse_policy(str(given["policy"]))
     if against is not None and not (against / LEAVES).is_dir():
         raise CollaboptError(
@@ -115,14 +99,11 @@ def plan_prescreen(
             todo="name the output directory of a finished run",
         )
     ways = {leaf.name: [(stage.name, stage.technique.name) for stage in TREE.path(leaf.name)] for leaf in TREE.leaves()}
-    everything = {**defaults, **given}
+    accelerator = wanted.accelerator if wanted else None
     return PlannedPrescreen(
-        **sources,
-        task=task or DEFAULT_TASK,
+        source=source,
         grid=axes,
-        recipes=recipes_over(ways, axes, everything, overrides, wanted.accelerator if wanted else None),
-        dataset_settings=settings_of_stage(DatasetSettings, "load_dataset", "dataset", everything, overrides),
-        import_settings=settings_of_stage(ImportSettings, "import_model", ROOT, everything, overrides),
+        recipes=recipes_over(ways, axes, {**defaults, **given}, overrides, accelerator),
         policy=wanted,
         against=against,
         output=output,
@@ -144,7 +125,6 @@ def run_prescreen(planned: PlannedPrescreen, progress: Callable[[int, int], None
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.path.insert(0, os.getcwd())  # where a task may lie
-    from collabopt.components.engine.prescreen.baseline import accept_baseline
     from collabopt.components.engine.prescreen.compare import check_same_origin, compare
     from collabopt.components.engine.prescreen.judgement import missed_goals
     from collabopt.components.engine.prescreen.predict import predict
@@ -153,23 +133,14 @@ def run_prescreen(planned: PlannedPrescreen, progress: Callable[[int, int], None
 
     with tempfile.TemporaryDirectory(prefix="collabopt-prescreen-") as scratch:
         log = Path(scratch) / "log"
-        accepted = accept_baseline(
-            model=planned.model,
-            data=planned.data,
-            task=planned.task,
-            dataset_settings=planned.dataset_settings,
-            import_settings=planned.import_settings,
-            policy=planned.policy,
-            directory=Path(scratch),
-            log=log,
-        )
+        accepted = accept_baseline(planned.source, Path(scratch), policy=planned.policy, log=log)
         reports = _trained(planned.against)
-        check_same_origin(reports, accepted.dataset_digest, planned.model)
+        check_same_origin(reports, accepted.dataset_digest, planned.source.model)
         predictions = predict(
             planned.recipes,
             accepted.directory,
             accepted.dataset,
-            allow_lambda=planned.import_settings.allow_lambda,
+            allow_lambda=planned.source.import_settings.allow_lambda,
             log=log,
             progress=progress,
         )
@@ -179,8 +150,8 @@ def run_prescreen(planned: PlannedPrescreen, progress: Callable[[int, int], None
             for each in predictions
         ]
     prescreen = Prescreen(
-        model=planned.model,
-        data=planned.data,
+        model=planned.source.model,
+        data=planned.source.data,
         dataset_digest=accepted.dataset_digest,
         grid=planned.grid,
         baseline=dict(accepted.sizes),
@@ -202,30 +173,8 @@ def _trained(directory: Path | None) -> list[Any]:
     return [leaf.report for leaf in leaves_below(directory / LEAVES)]
 
 
-def settings_of_stage(
-    kind: type, technique: str, stage: str, parameters: Mapping[str, Any], overrides: Mapping[str, Mapping[str, Any]]
-) -> Any:
-    """The settings of a stage above the tree, as a run would have them."""
-    return parse_settings(kind, {**inputs_of(technique, parameters), **overrides.get(stage, {})}, stage)
-
-
 def _one_at_a_time(grid: Grid) -> Iterable[dict[str, int | float]]:
     """Points that have every value of the grid; what is legal of one axis does not depend on the other."""
     for axis, values in grid.items():
         for value in values:
             yield {**{name: others[0] for name, others in grid.items()}, axis: value}
-
-
-def _file(output: Path) -> Path:
-    """Where the predictions go, and that nothing else lies there."""
-    path = (output / PRESCREEN_FILE if output.is_dir() else output).absolute()
-    if not path.parent.is_dir():
-        raise CollaboptError("there is no such directory", where=f"--output {output}", todo="name a file in one")
-    if path.exists():
-        try:
-            read_prescreen(path)
-        except CollaboptError as error:
-            raise CollaboptError(
-                "a file that is no earlier prediction is in the way", where=f"--output {output}", todo="name another"
-            ) from error
-    return path

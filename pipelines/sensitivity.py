@@ -10,18 +10,13 @@ from pathlib import Path
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.layer_plan import plan_yaml, read_layer_plan
+from collabopt.components.engine.prescreen.baseline import BaselineSource, accept_baseline
 from collabopt.components.engine.sensitivity.proposal import SMALL_SHARE, propose
 from collabopt.components.engine.sensitivity.records import Sensitivity
-from collabopt.components.engine.settings import DatasetSettings, ImportSettings
-from collabopt.components.engine.training.task import DEFAULT_TASK
-from collabopt.pipelines import parameters_of
 from collabopt.pipelines.arguments import pipeline_arguments
-from collabopt.pipelines.preflight import check_engine, check_task_module, existing_source
-from collabopt.pipelines.prescreening import settings_of_stage
-from collabopt.pipelines.tree import ROOT
+from collabopt.pipelines.before_training import EVERYTHING, output_file, plan_baseline
 
-# The pipeline that has every stage.
-_PIPELINE = "exhaustive"
+PLAN_FILE = "plan.yaml"
 
 
 @dataclass(frozen=True)
@@ -29,23 +24,15 @@ class PlannedSensitivity:
     """What to scan, all of it checked.
 
     Attributes:
-        model: Source of the model.
-        data: Source of the data.
-        task: Import path of the task.
+        source: The baseline and its data.
         tolerance: Drop that one layer alone may cause, as a share of the baseline.
         samples: Calibration samples to measure on, at most.
-        dataset_settings: How to read and split the data.
-        import_settings: How to accept the model.
         output: File for the plan.
     """
 
-    model: str
-    data: str
-    task: str
+    source: BaselineSource
     tolerance: float
     samples: int
-    dataset_settings: DatasetSettings
-    import_settings: ImportSettings
     output: Path
 
 
@@ -82,24 +69,10 @@ def plan_sensitivity(
             todo="write 0.01 for one per cent",
         )
     given = pipeline_arguments(
-        pipeline=_PIPELINE, model=model, data=data, task=task, settings=settings, parameters=parameters
+        pipeline=EVERYTHING, model=model, data=data, task=task, settings=settings, parameters=parameters
     )
-    output = _file(output)
-    check_engine()
-    sources = {"model": existing_source(model, "--model"), "data": existing_source(data, "--data")}
-    if task is not None:
-        check_task_module(task)
-    everything = {**parameters_of(_PIPELINE), **given}
-    overrides: dict[str, dict[str, object]] = given["settings"]  # type: ignore[assignment]
-    return PlannedSensitivity(
-        **sources,
-        task=task or DEFAULT_TASK,
-        tolerance=tolerance,
-        samples=samples,
-        dataset_settings=settings_of_stage(DatasetSettings, "load_dataset", "dataset", everything, overrides),
-        import_settings=settings_of_stage(ImportSettings, "import_model", ROOT, everything, overrides),
-        output=output,
-    )
+    output = output_file(output, PLAN_FILE, read_layer_plan, "plan")
+    return PlannedSensitivity(plan_baseline(model, data, task, given), tolerance, samples, output)
 
 
 def run_sensitivity(planned: PlannedSensitivity, accepted: Callable[[], None]) -> Sensitivity:
@@ -117,35 +90,25 @@ def run_sensitivity(planned: PlannedSensitivity, accepted: Callable[[], None]) -
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.path.insert(0, os.getcwd())  # where a task may lie
-    from collabopt.components.engine.prescreen.baseline import accept_baseline
     from collabopt.components.engine.sensitivity.scan import scan
     from collabopt.components.engine.versions import versions
 
     with tempfile.TemporaryDirectory(prefix="collabopt-sensitivity-") as scratch:
         log = Path(scratch) / "log"
-        baseline = accept_baseline(
-            model=planned.model,
-            data=planned.data,
-            task=planned.task,
-            dataset_settings=planned.dataset_settings,
-            import_settings=planned.import_settings,
-            policy=None,
-            directory=Path(scratch),
-            log=log,
-        )
+        baseline = accept_baseline(planned.source, Path(scratch), log=log)
         accepted()
         found = scan(
             baseline.directory,
             baseline.dataset,
-            planned.task,
+            planned.source.task,
             samples=planned.samples,
-            allow_lambda=planned.import_settings.allow_lambda,
+            allow_lambda=planned.source.import_settings.allow_lambda,
             log=log,
         )
     sensitivity = Sensitivity(
         **dict(found),
-        model=planned.model,
-        data=planned.data,
+        model=planned.source.model,
+        data=planned.source.data,
         tolerance=planned.tolerance,
         plan=propose(found.layers, planned.tolerance),
         versions=versions(),
@@ -165,18 +128,3 @@ def _plan_text(found: Sensitivity) -> str:
         "Use it with: collabopt run --plan FILE"
     )
     return plan_yaml(found.plan, {"": head})
-
-
-def _file(output: Path) -> Path:
-    """Where the plan goes, and that nothing else lies there."""
-    path = (output / "plan.yaml" if output.is_dir() else output).absolute()
-    if not path.parent.is_dir():
-        raise CollaboptError("there is no such directory", where=f"--output {output}", todo="name a file in one")
-    if path.exists():
-        try:
-            read_layer_plan(path)
-        except CollaboptError as error:
-            raise CollaboptError(
-                "a file that is no earlier plan is in the way", where=f"--output {output}", todo="name another"
-            ) from error
-    return path

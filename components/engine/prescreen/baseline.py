@@ -15,6 +15,25 @@ _DATASET, _MODEL = "dataset", "baseline"
 
 
 @dataclass(frozen=True)
+class BaselineSource:
+    """A baseline and its data, as a user names them.
+
+    Attributes:
+        model: Where the model is; see the import_model component.
+        data: Where the data are; see the load_dataset component.
+        task: Import path of the task.
+        dataset_settings: How to read and split the data.
+        import_settings: How to accept the model.
+    """
+
+    model: str
+    data: str
+    task: str
+    dataset_settings: DatasetSettings
+    import_settings: ImportSettings
+
+
+@dataclass(frozen=True)
 class Accepted:
     """A baseline and its data on disk.
 
@@ -32,26 +51,14 @@ class Accepted:
 
 
 def accept_baseline(
-    *,
-    model: str,
-    data: str,
-    task: str,
-    dataset_settings: DatasetSettings,
-    import_settings: ImportSettings,
-    policy: Policy | None,
-    directory: Path,
-    log: Path | None = None,
+    source: BaselineSource, directory: Path, *, policy: Policy | None = None, log: Path | None = None
 ) -> Accepted:
     """Loads data and model as the stages of a pipeline do, in a forked process.
 
     Args:
-        model: Where the model is; see the import_model component.
-        data: Where the data are; see the load_dataset component.
-        task: Import path of the task.
-        dataset_settings: How to read and split the data.
-        import_settings: How to accept the model.
-        policy: What leaves are judged by; None for nothing.
+        source: Where they are, and how to read them.
         directory: Where to write both.
+        policy: What leaves are judged by; None for nothing.
         log: File for what the process prints; None to let it print.
 
     Raises:
@@ -59,20 +66,11 @@ def accept_baseline(
             task, or the process has died.
     """
     preload()
-    work = functools.partial(_accept, model, data, task, dataset_settings, import_settings, policy, directory)
-    ((_, found),) = run_forked([work], 1, log)
+    ((_, found),) = run_forked([functools.partial(_accept, source, directory, policy)], 1, log)
     return Accepted(directory / _MODEL, directory / _DATASET, **found)
 
 
-def _accept(
-    model: str,
-    data: str,
-    task: str,
-    dataset_settings: DatasetSettings,
-    import_settings: ImportSettings,
-    policy: Policy | None,
-    directory: Path,
-) -> dict[str, Any]:
+def _accept(source: BaselineSource, directory: Path, policy: Policy | None) -> dict[str, Any]:
     from collabopt.components.engine.datasets.load import load_dataset
     from collabopt.components.engine.datasets.store import StoredDataset
     from collabopt.components.engine.gate.policy import check_task
@@ -82,12 +80,12 @@ def _accept(
     from collabopt.components.engine.stages.baseline import float_file_sizes
     from collabopt.components.engine.training.task import load_task
 
-    purpose = load_task(task)
+    purpose = load_task(source.task)
     if policy is not None:
         check_task(policy, purpose)
-    spec = load_dataset(data, directory / _DATASET, dataset_settings, purpose)
-    make_deterministic(import_settings.seed)
-    accepted = accepted_model(model, StoredDataset(directory / _DATASET), purpose, import_settings)
+    spec = load_dataset(source.data, directory / _DATASET, source.dataset_settings, purpose)
+    make_deterministic(source.import_settings.seed)
+    accepted = accepted_model(source.model, StoredDataset(directory / _DATASET), purpose, source.import_settings)
     save_model(accepted, directory / _MODEL)
     return {
         "dataset_digest": spec.digest,
