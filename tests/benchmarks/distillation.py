@@ -7,7 +7,6 @@ the test split.
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import statistics
@@ -17,18 +16,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from collabopt.components.engine.bindings import inputs_of
-from collabopt.components.engine.datasets.store import StoredDataset
-from collabopt.components.engine.deployed.evaluate import predict
-from collabopt.components.engine.models.store import load_stage_model
-from collabopt.components.engine.records import TFLITE_FILE
+from planted import metrics_of, plant
+
+from collabopt.components.engine.records import validation_name
 from collabopt.components.engine.stage_host import stage_host
-from collabopt.components.engine.stages import import_model_stage, load_dataset_stage, run_stage
 from collabopt.components.engine.training.classification import TASK
-from collabopt.components.engine.training.task import DEFAULT_TASK
 from collabopt.components.engine.versions import versions
-from collabopt.pipelines.arguments import EXAMPLE_PARAMETERS
-from collabopt.pipelines.parameters import Parameters
 from collabopt.pipelines.tree import ROOT, TREE
 
 LEAVES = ("qat", "pqat", "pcqat", "cqat")
@@ -37,28 +30,21 @@ CHOICES = ((0.0, 1.0), (0.5, 1.0), (0.5, 4.0), (0.9, 1.0), (0.9, 4.0))
 
 def grow(source: str, seed: int, leaves: list[str], train_share: float, directory: Path) -> list[dict[str, Any]]:
     """Runs the stages of one seed; one row for every stage and choice."""
-    parameters = dataclasses.asdict(Parameters(**{**EXAMPLE_PARAMETERS.get(source, {}), "seed": seed}))
-    dataset = str(directory / "dataset")
-    common: dict[str, Any] = {"task": DEFAULT_TASK, "overrides": {}}
-    load_dataset_stage(source=source, output=dataset, settings={"seed": seed, "train_share": train_share}, **common)
-    baseline = directory / ROOT
-    import_model_stage(source=source, dataset=dataset, output=str(baseline), settings={"seed": seed}, **common)
+    planted = plant(source, seed, directory, train_share)
     rows = []
     for weight, temperature in CHOICES:
-        made = {ROOT: baseline}
+        made = {ROOT: ROOT}
         for stage in TREE.restricted_to(leaves):
-            made[stage.name] = directory / f"{stage.name}-{weight:g}-{temperature:g}"
+            made[stage.name] = f"{stage.name}-{weight:g}-{temperature:g}"
             started = time.monotonic()
-            run_stage(
-                stage.technique.name,
-                stage=stage.name,
-                parent=str(made[stage.parent]),
-                dataset=dataset,
-                output=str(made[stage.name]),
-                settings=inputs_of(stage.technique.name, parameters)
-                | {"distillation_weight": weight, "distillation_temperature": temperature},
-                **common,
+            output = planted.grow(
+                stage,
+                made[stage.parent],
+                made[stage.name],
+                distillation_weight=weight,
+                distillation_temperature=temperature,
             )
+            metrics = metrics_of(output)
             rows.append(
                 {
                     "stage": stage.name,
@@ -66,23 +52,12 @@ def grow(source: str, seed: int, leaves: list[str], train_share: float, director
                     "temperature": temperature,
                     "seed": seed,
                     "seconds": round(time.monotonic() - started, 2),
-                    **accuracies(made[stage.name], StoredDataset(dataset)),
+                    "validation": metrics[validation_name(TASK.metric.name)],
+                    "test": metrics[TASK.metric.name],
                 }
             )
             print(rows[-1], flush=True)
     return rows
-
-
-def accuracies(directory: Path, data: StoredDataset) -> dict[str, float]:
-    """Accuracy of a stage's outcome, the deployed one where there is one, by split."""
-    file = directory / TFLITE_FILE
-    model = None if file.exists() else load_stage_model(directory, allow_lambda=False)
-    found = {}
-    for split in ("validation", "test"):
-        inputs, labels = data.inputs(split, None), data.labels(split, None)
-        outputs = predict(file.read_bytes(), inputs) if model is None else model.predict(inputs, verbose=0)
-        found[split] = TASK.measure(outputs, labels)["accuracy"]
-    return found
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -115,7 +90,6 @@ def main() -> None:
     source = f"example://{given.example}"
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as directory, stage_host():
-        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{directory}/mlflow.db"
         for seed in given.seeds:
             rows += grow(source, seed, list(given.leaves), given.train_share, Path(directory) / str(seed))
             if given.json:

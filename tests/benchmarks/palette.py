@@ -5,7 +5,6 @@ once a seed, and every leaf twice: with `palette` set to `tensor`, the default, 
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import statistics
@@ -14,15 +13,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from collabopt.components.engine.bindings import inputs_of
-from collabopt.components.engine.records import read_leaf_report
+from planted import metrics_of, plant
+
 from collabopt.components.engine.stage_host import stage_host
-from collabopt.components.engine.stages import import_model_stage, load_dataset_stage, run_stage
-from collabopt.components.engine.training.task import DEFAULT_TASK
 from collabopt.components.engine.versions import versions
-from collabopt.pipelines.arguments import EXAMPLE_PARAMETERS
-from collabopt.pipelines.parameters import Parameters
-from collabopt.pipelines.tree import ROOT, TREE
+from collabopt.pipelines.tree import TREE
 
 BELOW_CLUSTERING = TREE.restricted_to(["clustered_ptq", "cqat", "pruned_clustered_ptq", "pcqat"])
 PALETTES = ("tensor", "channel")
@@ -40,29 +35,15 @@ def grow(source: str, seed: int, directory: Path) -> list[dict[str, Any]]:
     Returns:
         One row for every leaf and palette.
     """
-    parameters = dataclasses.asdict(Parameters(**{**EXAMPLE_PARAMETERS.get(source, {}), "seed": seed}))
-    dataset = str(directory / "dataset")
-    common: dict[str, Any] = {"task": DEFAULT_TASK, "overrides": {}}
-    load_dataset_stage(source=source, output=dataset, settings={"seed": seed}, **common)
-    baseline = str(directory / ROOT)
-    import_model_stage(source=source, dataset=dataset, output=baseline, settings={"seed": seed}, **common)
+    planted = plant(source, seed, directory)
     rows = []
     for stage in BELOW_CLUSTERING:
-        settings = inputs_of(stage.technique.name, parameters)
-        for palette in PALETTES if stage.leaf else PALETTES[:1]:
-            output = directory / (f"{stage.name}-{palette}" if stage.leaf else stage.name)
-            run_stage(
-                stage.technique.name,
-                stage=stage.name,
-                parent=str(directory / stage.parent),
-                dataset=dataset,
-                output=str(output),
-                settings=settings | ({"palette": palette} if stage.leaf else {}),
-                **common,
-            )
-            if stage.leaf:
-                metrics = read_leaf_report(output).metrics
-                rows.append({"leaf": stage.name, "palette": palette, "seed": seed, **{f: metrics[f] for f in FIGURES}})
+        if not stage.leaf:
+            planted.grow(stage, stage.parent, stage.name)
+            continue
+        for palette in PALETTES:
+            metrics = metrics_of(planted.grow(stage, stage.parent, f"{stage.name}-{palette}", palette=palette))
+            rows.append({"leaf": stage.name, "palette": palette, "seed": seed, **{f: metrics[f] for f in FIGURES}})
     return rows
 
 
@@ -86,7 +67,6 @@ def main() -> None:
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as directory, stage_host():
-        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{directory}/mlflow.db"
         for seed in arguments.seeds:
             rows += grow(f"example://{arguments.example}", seed, Path(directory) / str(seed))
     print(table(rows))

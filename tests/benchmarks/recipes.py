@@ -18,14 +18,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from collabopt.components.engine.bindings import inputs_of
+from planted import metrics_of, plant
+
+from collabopt.components.engine.records import validation_name
 from collabopt.components.engine.stage_host import stage_host
-from collabopt.components.engine.stages import import_model_stage, load_dataset_stage, run_stage
-from collabopt.components.engine.training.task import DEFAULT_TASK
+from collabopt.components.engine.training.classification import TASK
 from collabopt.components.engine.versions import versions
-from collabopt.pipelines.arguments import EXAMPLE_PARAMETERS, parse_value
-from collabopt.pipelines.parameters import Parameters
-from collabopt.pipelines.tree import ROOT, TREE, Stage
+from collabopt.pipelines.arguments import parse_value
+from collabopt.pipelines.tree import TREE, Stage
 
 RESULTS = Path(__file__).resolve().parent / "results" / "recipes.json"
 
@@ -41,54 +41,14 @@ def combinations(texts: list[str]) -> list[dict[str, Any]]:
 
 def measure(stage: Stage, tries: list[dict[str, Any]], source: str, train_share: float, seed: int) -> Iterator[float]:
     """Grows the way to a stage, then the stage with every set of hyperparameters; its metric on validation data."""
-    parameters = vars(Parameters(**{**EXAMPLE_PARAMETERS.get(source, {}), "seed": seed}))
     with tempfile.TemporaryDirectory(prefix="recipes-") as directory:
-        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{directory}/mlflow.db"
-        places = {name: str(Path(directory, name)) for name in ("dataset", ROOT, *(each.name for each in TREE))}
-        common: dict[str, Any] = {"task": DEFAULT_TASK, "overrides": {}}
-        data_settings = {"seed": seed, "train_share": train_share}
-        load_dataset_stage(source=source, output=places["dataset"], settings=data_settings, **common)
-        common["dataset"] = places["dataset"]
-        import_model_stage(source=source, output=places[ROOT], settings={"seed": seed}, **common)
-
-        def run(each: Stage, output: str, settings: dict[str, Any]) -> None:
-            technique = each.technique.name
-            chosen = {**inputs_of(technique, parameters), **settings}
-            run_stage(technique, stage=each.name, parent=places[each.parent], output=output, settings=chosen, **common)
-
+        planted = plant(source, seed, Path(directory), train_share)
         *above, _ = TREE.path(stage.name)
         for each in above:
-            run(each, places[each.name], {})
+            planted.grow(each, each.parent, each.name)
         for number, settings in enumerate(tries):
-            output = f"{places[stage.name]}-{number}"
-            run(stage, output, settings)
-            yield _validated(output, places["dataset"])
-
-
-def _validated(output: str, dataset: str) -> float:
-    """In a process of its own: TensorFlow must not have run in the one that forks the stages."""
-    import functools
-
-    from collabopt.components.engine.forked import run_forked
-
-    ((_, metric),) = run_forked([functools.partial(_metric, output, dataset)], 1)
-    return metric
-
-
-def _metric(output: str, dataset: str) -> float:
-    from collabopt.components.engine.datasets.store import StoredDataset
-    from collabopt.components.engine.deployed.evaluate import predict
-    from collabopt.components.engine.models.store import load_stage_model
-    from collabopt.components.engine.training.task import load_task
-
-    data, task = StoredDataset(dataset), load_task(DEFAULT_TASK)
-    inputs, labels = data.inputs("validation"), data.labels("validation")
-    tflite = Path(output, "model.tflite")
-    if tflite.exists():
-        outputs = predict(tflite.read_bytes(), inputs)
-    else:
-        outputs = load_stage_model(output).predict(inputs, batch_size=256, verbose=0)
-    return float(task.metric.compute(outputs, labels))
+            output = planted.grow(stage, stage.parent, f"{stage.name}-{number}", **settings)
+            yield metrics_of(output)[validation_name(TASK.metric.name)]
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -1,0 +1,72 @@
+"""An example's data and baseline on disk, to grow stages on by hand."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from collabopt.components.engine.bindings import inputs_of
+from collabopt.components.engine.records import REPORT_FILE, read_leaf_report, read_stage_record
+from collabopt.components.engine.stages import import_model_stage, load_dataset_stage, run_stage
+from collabopt.components.engine.training.task import DEFAULT_TASK
+from collabopt.pipelines.arguments import EXAMPLE_PARAMETERS
+from collabopt.pipelines.parameters import Parameters
+from collabopt.pipelines.tree import ROOT, Stage
+
+_COMMON: dict[str, Any] = {"task": DEFAULT_TASK, "overrides": {}}
+
+
+@dataclass(frozen=True)
+class Planted:
+    """What stages are grown on.
+
+    Attributes:
+        directory: Where everything is written, the MLflow store too.
+        dataset: `Dataset` directory.
+        parameters: Pipeline parameter -> value, the example's defaults.
+    """
+
+    directory: Path
+    dataset: Path
+    parameters: dict[str, Any]
+
+    def grow(self, stage: Stage, parent: str, name: str, **settings: Any) -> Path:
+        """Runs a stage on the output of that name, with these settings before the defaults; where its output is."""
+        output = self.directory / name
+        run_stage(
+            stage.technique.name,
+            stage=stage.name,
+            parent=str(self.directory / parent),
+            dataset=str(self.dataset),
+            output=str(output),
+            settings={**inputs_of(stage.technique.name, self.parameters), **settings},
+            **_COMMON,
+        )
+        return output
+
+
+def plant(source: str, seed: int, directory: Path, train_share: float = 1.0) -> Planted:
+    """Loads an example's data and imports its baseline, under the name of the tree's root.
+
+    Args:
+        source: URI of the example.
+        seed: Seeds splits, baseline and fine-tuning.
+        directory: Where to write; made if missing.
+        train_share: Share of the train split that is used.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{directory}/mlflow.db"
+    dataset = directory / "dataset"
+    load_dataset_stage(
+        source=source, output=str(dataset), settings={"seed": seed, "train_share": train_share}, **_COMMON
+    )
+    import_model_stage(
+        source=source, dataset=str(dataset), output=str(directory / ROOT), settings={"seed": seed}, **_COMMON
+    )
+    return Planted(directory, dataset, vars(Parameters(**{**EXAMPLE_PARAMETERS.get(source, {}), "seed": seed})))
+
+
+def metrics_of(output: Path) -> dict[str, float]:
+    """Metrics of a stage's outcome: of the `.tflite` where there is one, else of the fp32 model."""
+    read = read_leaf_report if (output / REPORT_FILE).is_file() else read_stage_record
+    return dict(read(output).metrics)
