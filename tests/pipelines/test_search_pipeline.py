@@ -11,6 +11,7 @@ import yaml
 from mlflow import MlflowClient
 
 from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.stage_host import stage_host
 from collabopt.components.engine.stages import propose_stage
 from collabopt.pipelines import parameters_of
 from collabopt.pipelines.cluster import read_cluster
@@ -107,8 +108,15 @@ def test_mlflow_shows_every_trial_below_the_run(searched):
     assert parent.info.status == "FINISHED" and ROOT in {run.info.run_name for run in runs}
 
 
+@pytest.fixture(scope="module")
+def host():
+    """Other tests have computed in this process, which may not predict then."""
+    with stage_host():
+        yield
+
+
 @pytest.fixture
-def propose(searched, tmp_path, monkeypatch):
+def propose(searched, host, tmp_path, monkeypatch):
     """Proposes once more after the default configuration of the search that has ended; returns the wave."""
     directory, _ = searched
     (root,) = directory.glob("root/*")

@@ -20,9 +20,28 @@ _SMALL_BYTES = 64 * 2**20
 
 
 def preload() -> None:
-    """Imports what forked processes would otherwise import each for itself."""
+    """Imports what forked processes would otherwise import each for itself.
+
+    Raises:
+        RuntimeError: TensorFlow has computed in this process; its threads are not in a fork, which would wait for them.
+    """
     for module in _PRELOADED:
         importlib.import_module(module)
+    if _has_computed():
+        raise RuntimeError("predictions fork, and TensorFlow has computed in this process: make them in another one")
+
+
+def _has_computed() -> bool:
+    """TensorFlow refuses another number of threads from its first computation on."""
+    from tensorflow.config import threading
+
+    threads = threading.get_inter_op_parallelism_threads()
+    try:
+        threading.set_inter_op_parallelism_threads(threads + 1)
+    except RuntimeError:
+        return True
+    threading.set_inter_op_parallelism_threads(threads)
+    return False
 
 
 def predict(
@@ -37,7 +56,7 @@ def predict(
     """Makes the file of every recipe, once for all leaves that have it.
 
     What cannot be made, as more clusters than a model has distinct weights, is a prediction that says why. This process
-    only imports TensorFlow; it must not have computed anything with it.
+    only imports TensorFlow; see `preload`.
 
     Args:
         recipes: Leaf -> recipe -> its configuration; see `recipes_over`.

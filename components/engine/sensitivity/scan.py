@@ -33,7 +33,7 @@ def scan(
 ) -> Scan:
     """Scans every layer that can be pruned or clustered, in two processes.
 
-    This process only imports TensorFlow; it must not have computed anything with it.
+    This process only imports TensorFlow; see `preload`.
 
     Args:
         baseline: Directory of the baseline's fp32 model.

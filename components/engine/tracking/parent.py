@@ -31,8 +31,9 @@ DESCRIPTION_TAG = "mlflow.note.content"
 OWN_PARENT_TAG = "collabopt.parent"
 PROPOSED, SETTLED = "proposed", "settled"
 
-# Longer than a process takes from finding no parent to having created one.
-SETTLE_SECONDS = 1.0
+# Longer than a process takes from finding no parent to having created one; where the server is slow, so many times what
+# it has just taken.
+SETTLE_SECONDS, SETTLE_TIMES = 1.0, 2
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,7 @@ def _root(client: "MlflowClient", run_id: str) -> ParentRun | None:
 
 def _agree(client: "MlflowClient", experiment: str, pipeline_run_id: str) -> ParentRun:
     with mlflow_errors(client.tracking_uri):
+        began = time.monotonic()
         candidates = _parents(client, experiment, pipeline_run_id)
         if candidates and candidates[0].data.tags.get(OWN_PARENT_TAG) != PROPOSED:
             return _as_parent(client, candidates[0])
@@ -156,7 +158,7 @@ def _agree(client: "MlflowClient", experiment: str, pipeline_run_id: str) -> Par
                 run_name=os.environ.get(PIPELINE_NAME_VARIABLE) or pipeline_run_id,
                 tags={PIPELINE_TAG: pipeline_run_id, OWN_PARENT_TAG: PROPOSED, "mlflow.source.name": "collabopt"},
             )
-        time.sleep(SETTLE_SECONDS)
+        time.sleep(max(SETTLE_SECONDS, SETTLE_TIMES * (time.monotonic() - began)))
         chosen = _parents(client, experiment, pipeline_run_id)[0]
         if own is not None and own.info.run_id != chosen.info.run_id:
             client.delete_run(own.info.run_id)

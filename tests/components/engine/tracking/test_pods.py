@@ -29,6 +29,35 @@ with stage_run(sys.argv[1]) as run:
 """
 
 
+HELD_UP = """
+import sys, time
+from mlflow.store.tracking.rest_store import RestStore
+from collabopt.components.engine.tracking import open_parent
+method, seconds = getattr(RestStore, sys.argv[1]), float(sys.argv[2])
+def late(*args, **kwargs):
+    time.sleep(seconds)
+    return method(*args, **kwargs)
+setattr(RestStore, sys.argv[1], late)
+print("ready", flush=True)
+sys.stdin.readline()
+print(open_parent().run_id)
+"""
+
+
+def test_pods_agree_on_one_parent_where_the_server_takes_seconds_to_answer(served, runs_of):
+    """One's run appears when the other has looked for it already, and the other's choice when the one has looked."""
+    delays = (("create_run", "2.5"), ("set_tag", "3.5"))
+    command, pipe = [sys.executable, "-c", HELD_UP], subprocess.PIPE
+    pods = [subprocess.Popen([*command, *delay], stdin=pipe, stdout=pipe, text=True) for delay in delays]
+    assert [pod.stdout.readline() for pod in pods] == ["ready\n"] * len(pods)
+    for pod in pods:
+        pod.stdin.write("\n")
+        pod.stdin.flush()
+    found = {pod.communicate(timeout=300)[0].strip() for pod in pods}
+    (parent,), _ = runs_of()
+    assert found == {parent.info.run_id}
+
+
 def test_eight_pods_that_start_at_the_same_moment_agree_on_one_parent(served, runs_of, tmp_path):
     """In an experiment that does not exist yet either."""
     ready = [tmp_path / f"ready-{number}" for number in range(PODS)]
