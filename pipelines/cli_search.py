@@ -58,8 +58,9 @@ def search(
     from rich.console import Console
 
     from collabopt.pipelines.following_up import mark_failed, print_whereabouts
+    from collabopt.pipelines.search_plan import plan_search
     from collabopt.pipelines.search_summary import print_search
-    from collabopt.pipelines.searching import plan_search, run_search
+    from collabopt.pipelines.searching import run_search
 
     planned = plan_search(
         model=model,

@@ -6,25 +6,20 @@ and what every stage has left. The same command goes on at any point.
 
 import contextlib
 import functools
-import importlib.metadata
 import json
 import os
 import shutil
-import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.gate.policy import check_task, parse_policy
 from collabopt.components.engine.records import DECISION_FILE
-from collabopt.components.engine.search.budget import Budget, check_budget, is_spent
-from collabopt.components.engine.search.fitting import check_space, default_space
+from collabopt.components.engine.search.budget import Budget, is_spent
 from collabopt.components.engine.search.left_out import write_left_out
 from collabopt.components.engine.search.progress import Progress
 from collabopt.components.engine.search.records import (
@@ -37,24 +32,21 @@ from collabopt.components.engine.search.records import (
     read_state,
     write_state,
 )
-from collabopt.components.engine.search.sharing import Place, PlannedStage
-from collabopt.components.engine.search.space import read_space
-from collabopt.components.engine.search.terms import Terms
+from collabopt.components.engine.search.sharing import PlannedStage
 from collabopt.components.engine.session import (
     LOG_DIRECTORY_VARIABLE,
     PIPELINE_NAME_VARIABLE,
     PIPELINE_RUN_ID_VARIABLE,
     stage_session,
 )
-from collabopt.pipelines import parameters_of, stages_of
 from collabopt.pipelines.finished_stages import finished_stages
-from collabopt.pipelines.local_run import LocalRun, run_part
+from collabopt.pipelines.local_run import run_part
 from collabopt.pipelines.output_directory import OutputDirectory, open_output
-from collabopt.pipelines.preflight import plan_run
 from collabopt.pipelines.run_state import WatchedStage
+from collabopt.pipelines.search_plan import PlannedSearch
 from collabopt.pipelines.search_summary import summarize
 from collabopt.pipelines.search_wave import wave_of
-from collabopt.pipelines.tree import ROOT, TREE
+from collabopt.pipelines.tree import ROOT
 
 if TYPE_CHECKING:
     from collabopt.components.engine.gate.decision import Decision
@@ -66,150 +58,7 @@ SEARCH_DIRECTORY = ".search"
 TRIALS_OF_A_WAVE = 3
 
 _WAVE = "collabopt.pipelines.search_wave:run_wave"
-_STAGED_PIPELINE = "staged"
 _PREDICTIONS = "predictions"
-
-
-@dataclass(frozen=True)
-class PlannedSearch:
-    """A search, all of it checked.
-
-    Attributes:
-        run: As a run of the pipeline would be: arguments, output, MLflow.
-        terms: What the search is about.
-        policy: The policy as YAML; None to beat the default configuration.
-        origin: What must be the same for an interrupted search to go on.
-    """
-
-    run: LocalRun
-    terms: Terms
-    policy: str | None
-    origin: dict[str, Any] = field(default_factory=dict)
-
-
-def plan_search(
-    *,
-    model: str,
-    data: str,
-    output: Path,
-    pipeline: str = "exhaustive",
-    space: Path | None = None,
-    trials: int | None = None,
-    epochs: int | None = None,
-    minutes: float | None = None,
-    task: str | None = None,
-    policy: Path | None = None,
-    name: str | None = None,
-    releases: str = "",
-    settings: Iterable[str] = (),
-    parameters: Iterable[str] = (),
-    plan: Path | None = None,
-) -> PlannedSearch:
-    """Turns what the command line says into a search that is ready to start; changes nothing.
-
-    Args:
-        model: See `plan_run`, as everything that is not named here.
-        data: See `plan_run`.
-        output: See `plan_run`.
-        pipeline: Which part of the tree is grown.
-        space: File with the space; None for the default one.
-        trials: Most trials; None for the default.
-        epochs: Most epochs of training over all stages; None for no limit.
-        minutes: Wall time after which no wave begins; None for no limit.
-        task: See `plan_run`.
-        policy: File with the policy, or the name of an example; None to beat the default configuration.
-        name: See `plan_run`.
-        releases: See `plan_run`.
-        settings: See `plan_run`.
-        parameters: See `plan_run`; they are no axes then.
-        plan: See `plan_run`.
-
-    Raises:
-        CollaboptError: The first problem that is found.
-    """
-    if pipeline == _STAGED_PIPELINE:
-        raise CollaboptError(
-            "a search grows all its stages, and `staged` only those that are needed",
-            where="--pipeline staged",
-            todo="search over `exhaustive`, the same tree, or over a branch",
-        )
-    from collabopt.pipelines.arguments import EXAMPLE_PARAMETERS, check_pipeline, parse_parameters
-
-    check_pipeline(pipeline)
-    budget = _budget(trials, epochs, minutes)
-    defaults = parameters_of(pipeline)
-    given = parse_parameters(parameters := list(parameters), defaults)
-    wanted = None if space is None else read_space(space)
-    run = plan_run(
-        pipeline=pipeline,
-        model=model,
-        data=data,
-        output=output,
-        task=task,
-        policy=policy,
-        name=name,
-        releases=releases,
-        settings=settings,
-        parameters=parameters,
-        plan=plan,
-    )
-    places = tuple(
-        Place(stage.name, stage.parent, stage.technique.name) for stage in TREE if stage.name in stages_of(pipeline)
-    )
-    everything = {**defaults, **EXAMPLE_PARAMETERS.get(model, {}), **run.arguments}
-    overrides: dict[str, dict[str, Any]] = everything["settings"]
-    wanted = default_space(places, given, int(everything["epochs"])) if wanted is None else wanted
-    check_space(wanted, places, everything, overrides, given)
-    planned = PlannedSearch(
-        run=run,
-        terms=Terms(places, everything, overrides, wanted, budget),
-        policy=None if policy is None else str(run.arguments["policy"]),
-    )
-    check_budget(budget, planned.terms.epochs_of_default)
-    return replace(planned, origin=_origin(planned, pipeline))
-
-
-def _budget(trials: int | None, epochs: int | None, minutes: float | None) -> Budget:
-    options = {"trials": trials, "epochs": epochs, "minutes": minutes}
-    for name, value in options.items():
-        if value is not None and not value > 0:
-            raise CollaboptError(
-                f"a budget of {value:g} {name} is too small for one trial",
-                where=f"--{name} {value:g}",
-                todo="allow at least one trial, or leave the option out",
-            )
-    return Budget(**{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]
-
-
-def _origin(planned: PlannedSearch, pipeline: str) -> dict[str, Any]:
-    from collabopt.components.engine.source_digest import data_digest, model_digest
-    from collabopt.components.engine.training.task import load_task
-
-    sys.path.insert(0, os.getcwd())  # where a task may lie
-    terms = planned.terms
-    model, data, task = (str(terms.parameters[name]) for name in ("model", "data", "task"))
-    purpose = load_task(task)
-    if planned.policy is not None:
-        check_task(parse_policy(planned.policy), purpose)
-    fixed = {
-        name: value
-        for name, value in terms.parameters.items()
-        if name not in {*terms.space.axes, "model", "data", "task", "policy", "model_name", "releases", "settings"}
-    }
-    return {
-        "space": terms.space.as_yaml(),
-        "policy": planned.policy or "",
-        "model": model,
-        "content of the model": model_digest(model),
-        "data": data,
-        "content of the data": data_digest(data, purpose),
-        "task": task,
-        "pipeline": pipeline,
-        "parameters": json.loads(json.dumps(fixed)),
-        "settings": json.loads(json.dumps(terms.overrides)),
-        "default configuration": terms.default,
-        "version of collabopt": importlib.metadata.version("collabopt"),
-    }
 
 
 def run_search(planned: PlannedSearch, console: Console, *, on_failure: Callable[[str], None]) -> SearchSummary:

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.search.records import SearchSummary
-from collabopt.pipelines.searching import plan_search
+from collabopt.pipelines.search_plan import plan_search
 
 COLLABOPT = Path(sys.executable).parent / "collabopt"
 MAKE_MODEL = """

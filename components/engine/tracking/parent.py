@@ -159,12 +159,27 @@ def _agree(client: "MlflowClient", experiment: str, pipeline_run_id: str) -> Par
                 tags={PIPELINE_TAG: pipeline_run_id, OWN_PARENT_TAG: PROPOSED, "mlflow.source.name": "collabopt"},
             )
         time.sleep(max(SETTLE_SECONDS, SETTLE_TIMES * (time.monotonic() - began)))
-        chosen = _parents(client, experiment, pipeline_run_id)[0]
-        if own is not None and own.info.run_id != chosen.info.run_id:
-            client.delete_run(own.info.run_id)
-        if chosen.data.tags.get(OWN_PARENT_TAG) == PROPOSED:
-            client.set_tag(chosen.info.run_id, OWN_PARENT_TAG, SETTLED)
+        settled = False
+        while not settled:
+            chosen = _parents(client, experiment, pipeline_run_id)[0]
+            if own is not None and own.info.run_id != chosen.info.run_id:
+                client.delete_run(own.info.run_id)
+                own = None
+            settled = chosen.data.tags.get(OWN_PARENT_TAG) != PROPOSED or _settle(client, chosen)
     return _as_parent(client, chosen)
+
+
+def _settle(client: "MlflowClient", run: "Run") -> bool:
+    """Makes a proposed parent the settled one; False where its creator has deleted it, who has found another."""
+    from mlflow import MlflowException
+
+    try:
+        client.set_tag(run.info.run_id, OWN_PARENT_TAG, SETTLED)
+    except MlflowException:
+        if client.get_run(run.info.run_id).info.lifecycle_stage == "active":
+            raise
+        return False
+    return True
 
 
 def _gather(client: "MlflowClient", parent: ParentRun, pipeline_run_id: str) -> None:

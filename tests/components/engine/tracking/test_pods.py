@@ -1,5 +1,6 @@
 """Pods of one pipeline run against a server: many at once, again after a failure, with a cluster's credentials."""
 
+import json
 import os
 import subprocess
 import sys
@@ -30,28 +31,42 @@ with stage_run(sys.argv[1]) as run:
 
 
 HELD_UP = """
-import sys, time
+import json, sys, time
 from mlflow.store.tracking.rest_store import RestStore
 from collabopt.components.engine.tracking import open_parent
-method, seconds = getattr(RestStore, sys.argv[1]), float(sys.argv[2])
-def late(*args, **kwargs):
-    time.sleep(seconds)
-    return method(*args, **kwargs)
-setattr(RestStore, sys.argv[1], late)
+
+def late(method, seconds):
+    def call(*args, **kwargs):
+        time.sleep(seconds)
+        return method(*args, **kwargs)
+    return call
+
+for name, seconds in json.loads(sys.argv[1]).items():
+    setattr(RestStore, name, late(getattr(RestStore, name), seconds))
 print("ready", flush=True)
-sys.stdin.readline()
+time.sleep(float(sys.stdin.readline()))
 print(open_parent().run_id)
 """
 
 
-def test_pods_agree_on_one_parent_where_the_server_takes_seconds_to_answer(served, runs_of):
+@pytest.mark.parametrize(
+    "third",
+    [
+        pytest.param(None, id="two"),
+        pytest.param((2.6, {"set_tag": 5}), id="a third that means to settle what its creator deletes meanwhile"),
+    ],
+)
+def test_pods_agree_on_one_parent_where_the_server_takes_seconds_to_answer(served, runs_of, third):
     """One's run appears when the other has looked for it already, and the other's choice when the one has looked."""
-    delays = (("create_run", "2.5"), ("set_tag", "3.5"))
-    command, pipe = [sys.executable, "-c", HELD_UP], subprocess.PIPE
-    pods = [subprocess.Popen([*command, *delay], stdin=pipe, stdout=pipe, text=True) for delay in delays]
+    held_up = [(0, {"create_run": 2.5}), (0, {"set_tag": 3.5}), *([third] if third else [])]
+    pipe = subprocess.PIPE
+    pods = [
+        subprocess.Popen([sys.executable, "-c", HELD_UP, json.dumps(delays)], stdin=pipe, stdout=pipe, text=True)
+        for _, delays in held_up
+    ]
     assert [pod.stdout.readline() for pod in pods] == ["ready\n"] * len(pods)
-    for pod in pods:
-        pod.stdin.write("\n")
+    for pod, (start, _) in zip(pods, held_up, strict=True):
+        pod.stdin.write(f"{start}\n")
         pod.stdin.flush()
     found = {pod.communicate(timeout=300)[0].strip() for pod in pods}
     (parent,), _ = runs_of()
