@@ -53,12 +53,12 @@ print(open_parent().run_id)
     "third",
     [
         pytest.param(None, id="two"),
-        pytest.param((2.6, {"set_tag": 5}), id="a third that means to settle what its creator deletes meanwhile"),
+        pytest.param((5.5, {"set_tag": 8}), id="a third that means to settle what its creator deletes meanwhile"),
     ],
 )
 def test_pods_agree_on_one_parent_where_the_server_takes_seconds_to_answer(served, runs_of, third):
     """One's run appears when the other has looked for it already, and the other's choice when the one has looked."""
-    held_up = [(0, {"create_run": 2.5}), (0, {"set_tag": 3.5}), *([third] if third else [])]
+    held_up = [(0, {"create_run": 4}), (0, {"set_tag": 8}), *([third] if third else [])]
     pipe = subprocess.PIPE
     pods = [
         subprocess.Popen([sys.executable, "-c", HELD_UP, json.dumps(delays)], stdin=pipe, stdout=pipe, text=True)
