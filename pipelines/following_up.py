@@ -22,7 +22,9 @@ def mark_failed(pipeline_run_id: str) -> None:
 
 def print_whereabouts(console: "Console", run: "LocalRun") -> None:
     """Prints where files, report and MLflow runs are: an address, or the command that serves the store."""
-    address = run.tracking_uri
+    from collabopt.components.engine.tracking.reachable import without_password
+
+    address = without_password(run.tracking_uri)
     served = address if address.startswith("http") else f"mlflow ui --backend-store-uri {address}"
     console.print(f"files: {run.output}", markup=False, soft_wrap=True)
     if (run.output / HTML_FILE).is_file():

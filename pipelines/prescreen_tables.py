@@ -146,12 +146,11 @@ def _comparisons(comparisons: Sequence[Comparison]) -> Table:
     table.add_column("leaf", no_wrap=True)
     for name in (*AXES, *figures):
         table.add_column(name, justify="right", no_wrap=True)
-    by_leaf: dict[str, dict[str, Comparison]] = defaultdict(dict)
+    by_leaf: dict[tuple[str, ...], dict[str, Comparison]] = defaultdict(dict)
     for each in comparisons:
-        by_leaf[each.leaf][each.figure] = each
-    for leaf, found in by_leaf.items():
-        configuration = next(iter(found.values())).configuration
-        table.add_row(leaf, *_configuration(configuration), *(_compared(found.get(name)) for name in figures))
+        by_leaf[each.leaf, *_configuration(each.configuration)][each.figure] = each
+    for key, found in by_leaf.items():
+        table.add_row(*key, *(_compared(found.get(name)) for name in figures))
     return table
 
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -67,7 +68,11 @@ def _fork(work: Callable[[], Any], log: Path | None) -> tuple[Connection, BasePr
 
 
 def _run(work: Callable[[], Any], sender: Connection, log: Path | None) -> None:
-    """In the forked process, which ends here: what its parent has registered to do on exit is not its own."""
+    """In the forked process, which ends here: what its parent has registered to do on exit is not its own.
+
+    Nor is what its parent has put before the output, as rich's live display, whose lock may be held for ever here.
+    """
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
     if log is not None:
         with log.open("ab", buffering=0) as file:
             os.dup2(file.fileno(), 1)

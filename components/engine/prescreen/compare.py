@@ -4,16 +4,17 @@ from collections.abc import Iterable
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.figures import figures_of
-from collabopt.components.engine.prescreen.recipe import configuration_of
+from collabopt.components.engine.prescreen.recipe import Recipe, configuration_of, recipe_with
 from collabopt.components.engine.prescreen.records import Comparison, Prediction
 from collabopt.components.engine.records import LeafReport
+from collabopt.components.engine.settings import settings_for
 
 # What a prediction is for: bytes over the air and in the NPU's memory.
 COMPARED = ("packed_bytes", "gzip_bytes", "zip_bytes", "npu_weight_bytes")
 
 
 def compare(predictions: Iterable[Prediction], trained: Iterable[LeafReport]) -> list[Comparison]:
-    """Compares every trained leaf with the prediction for its configuration, where there is one.
+    """Compares every trained leaf with the prediction that was made as it was, where there is one.
 
     Args:
         predictions: What was predicted.
@@ -22,18 +23,17 @@ def compare(predictions: Iterable[Prediction], trained: Iterable[LeafReport]) ->
     Returns:
         One per leaf and figure that both have.
     """
-    by_leaf = {(each.leaf, _key(each.configuration)): each for each in predictions if not each.infeasible}
+    made = {(each.leaf.partition("@")[0], each.recipe): each for each in predictions if not each.infeasible}
     compared = []
     for report in trained:
-        configuration = configuration_of([(step.technique, step.settings) for step in report.lineage])
-        prediction = by_leaf.get((report.stage, _key(configuration)))
+        prediction = made.get((report.stage, _recipe(report).name))
         if prediction is None:
             continue
         figures = figures_of(report, prediction.accelerator)
         compared += [
             Comparison(
-                leaf=report.stage,
-                configuration=configuration,
+                leaf=report.name,
+                configuration=configuration_of([(step.technique, step.settings) for step in report.lineage]),
                 figure=name,
                 predicted=prediction.figures[name],
                 trained=figures[name],
@@ -62,5 +62,6 @@ def check_same_origin(reports: Iterable[LeafReport], dataset_digest: str, model:
             )
 
 
-def _key(configuration: dict[str, int | float]) -> tuple[tuple[str, float], ...]:
-    return tuple(sorted((axis, float(value)) for axis, value in configuration.items()))
+def _recipe(report: LeafReport) -> Recipe:
+    steps = report.lineage[1:]
+    return recipe_with([(step.technique, settings_for(step.technique, step.settings, step.stage)) for step in steps])

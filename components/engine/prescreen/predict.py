@@ -115,4 +115,4 @@ def _predict_file(baseline: Path, dataset: Path, recipe: Recipe, allow_lambda: b
         file = PredictedFile(accelerator=recipe.accelerator, infeasible=error.what)
     else:
         file = measure(leaf, recipe.accelerator)
-    return file.model_dump()
+    return {**file.model_dump(), "recipe": recipe.name}

@@ -1,13 +1,14 @@
 """What a predicted file depends on, read off the way that leads to its leaf."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 from collabopt.components.engine.bindings import BINDINGS
-from collabopt.components.engine.settings import Palette, Settings, settings_for
-from collabopt.components.engine.techniques import TECHNIQUES
+from collabopt.components.engine.settings import Palette, Settings, TrainingSettings, settings_for
 
 # The pipeline parameters that change the structure of the weights; all others change only what is learned.
 AXES = ("sparsity", "clusters")
@@ -22,7 +23,8 @@ class Recipe:
     """How a file is made without training. Leaves of one recipe have one predicted file.
 
     Attributes:
-        interiors: (technique, settings) of what is done to the fp32 weights, in this order.
+        interiors: (technique, settings) of what is done to the fp32 weights, in this order; how they are trained has
+            its defaults.
         palette: As the leaf's settings have it.
         representative_samples: Samples that the file is calibrated with.
         accelerator: NPU that its footprint is estimated for.
@@ -32,6 +34,13 @@ class Recipe:
     palette: Palette
     representative_samples: int
     accelerator: str
+
+    @property
+    def name(self) -> str:
+        """Names everything that the bytes of the file depend on."""
+        steps = [[technique, settings.model_dump(mode="json")] for technique, settings in self.interiors]
+        content = json.dumps([steps, self.palette, self.representative_samples], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 def recipe_of(
@@ -51,15 +60,33 @@ def recipe_of(
     Raises:
         CollaboptError: A setting is not legal; the message names the stage.
     """
-    interiors = []
-    for stage, technique in way:
-        settings = settings_for(technique, {**_given(technique, parameters), **overrides.get(stage, {})}, stage)
-        if not TECHNIQUES[technique].deploys:
-            interiors.append((technique, settings))
-    given = settings.model_dump()
-    # Where a technique has no choice of palettes, nothing on its way is clustered.
-    palette = given.get("palette", "tensor")
-    return Recipe(tuple(interiors), palette, given["representative_samples"], accelerator or given["accelerator"])
+    steps = [
+        (technique, settings_for(technique, {**_given(technique, parameters), **overrides.get(stage, {})}, stage))
+        for stage, technique in way
+    ]
+    return recipe_with(steps, accelerator)
+
+
+def recipe_with(steps: Iterable[tuple[str, Settings]], accelerator: str | None = None) -> Recipe:
+    """The recipe of a leaf.
+
+    Args:
+        steps: (technique, settings) from right below the baseline to the leaf.
+        accelerator: See `recipe_of`.
+    """
+    *interiors, (_, leaf) = steps
+    given = leaf.model_dump()
+    return Recipe(
+        tuple((technique, _untrained(settings)) for technique, settings in interiors),
+        given.get("palette", "tensor"),  # where a technique has no choice, nothing on its way is clustered
+        given["representative_samples"],
+        accelerator or given["accelerator"],
+    )
+
+
+def _untrained(settings: Settings) -> Settings:
+    trained = {name: field.default for name, field in TrainingSettings.model_fields.items() if name != "seed"}
+    return settings.model_copy(update=trained)
 
 
 def _given(technique: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,9 +33,11 @@ class PredictedFile(_Frozen):
         npu_gap: Why there are none; "" where there are.
         npu_tool: Name and version of the compiler that estimated them.
         infeasible: Why the file cannot be made; "" where it can.
+        recipe: Names how it was made, whatever NPU its figures are for; see `Recipe.name`.
     """
 
     sha256: str = ""
+    recipe: str = ""
     figures: dict[str, FiniteFloat] = Field(default_factory=dict)
     contract: Contract = Contract()
     accelerator: str

@@ -10,7 +10,8 @@ from collabopt.components.engine.search.sharing import Place, settings_in
 from collabopt.components.engine.search.space import Configuration, Space, Value, parse_space
 from collabopt.components.engine.settings import SETTINGS
 
-# Pipeline parameters that a search may vary; seed and accelerator are no matter of better or worse.
+_NO_MATTER_OF_BETTER = ("seed", "accelerator")
+# Pipeline parameters that a search may vary.
 PARAMETERS = ("sparsity", "clusters", "epochs", "learning_rate", "qat_epochs", "qat_learning_rate", "batch_size")
 
 # What is searched where nothing is said: what decides size, and how long accuracy is given to come back.
@@ -29,7 +30,7 @@ def default_space(places: Iterable[Place], given: Mapping[str, object], epochs: 
         given: Pipeline parameters that were given on the command line.
         epochs: Epochs of the default configuration.
     """
-    heard = {parameter for place in places for parameter in BINDINGS[place.technique].values()}
+    heard = {parameter for place in places for parameter in _heard(place)}
     text = DEFAULT_SPACE.format(epochs=epochs, thrice=3 * epochs, six_times=6 * epochs)
     space = parse_space(text, "the default space")
     return Space({name: axis for name, axis in space.axes.items() if name in heard and name not in given})
@@ -55,9 +56,14 @@ def check_space(
         CollaboptError: An axis is unknown, contradicts what was given, or nobody listens to it, or a value is illegal;
             the message names axis, line and stage.
     """
-    if not space.axes:
-        raise CollaboptError("the space is empty", where="space", todo=f"name an axis: {', '.join(PARAMETERS)}")
     places = list(places)
+    if not space.axes:
+        heard = [name for name in PARAMETERS if name not in given and any(name in _heard(place) for place in places)]
+        raise CollaboptError(
+            "the space is empty: the stages that are grown take none of the default one's axes, or all have a value",
+            where="space",
+            todo=f"name one of {', '.join(heard)} in --space",
+        )
     by_name = {place.name: place for place in places}
     for axis in space.axes:
         where = space.places.get(axis, axis)
@@ -85,6 +91,10 @@ def _check_own(axis: str, places: Mapping[str, Place], overrides: Mapping[str, M
     stage, _, name = axis.partition(".")
     if stage not in places:
         raise unknown(f"axis '{axis}': no stage '{stage}' is grown", stage, places, where)
+    if name in _NO_MATTER_OF_BETTER:
+        raise CollaboptError(
+            f"axis '{axis}': {name} is no matter of better or worse", where=where, todo=f"choose it: --param {name}=..."
+        )
     legal = SETTINGS[places[stage].technique].model_fields
     if name not in legal:
         raise unknown(f"axis '{axis}': stage '{stage}' has no parameter '{name}'", name, legal, where)
@@ -94,6 +104,11 @@ def _check_own(axis: str, places: Mapping[str, Place], overrides: Mapping[str, M
             where=where,
             todo="keep one",
         )
+
+
+def _heard(place: Place) -> Iterable[str]:
+    """Pipeline parameters that a stage takes."""
+    return BINDINGS[place.technique].values()
 
 
 def _hears(place: Place, axis: str, space: Space, overrides: Mapping[str, Mapping[str, Any]]) -> bool:

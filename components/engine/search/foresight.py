@@ -7,11 +7,11 @@ from typing import Any
 from collabopt.components.engine.gate.policy import Policy
 from collabopt.components.engine.prescreen.judgement import missed_goals
 from collabopt.components.engine.prescreen.predict import predict
-from collabopt.components.engine.prescreen.recipe import Recipe
+from collabopt.components.engine.prescreen.recipe import Recipe, recipe_with
 from collabopt.components.engine.prescreen.records import Prediction
 from collabopt.components.engine.records import StageRecord
 from collabopt.components.engine.search.sharing import PlannedStage, TrialStages
-from collabopt.components.engine.settings import settings_for
+from collabopt.components.engine.settings import Settings, settings_for
 
 
 class Foresight:
@@ -60,18 +60,13 @@ class Foresight:
         return {name: self._known[recipe].model_copy(update={"leaf": name}) for name, recipe in recipes.items()}
 
     def _recipe(self, leaf: PlannedStage, trial: TrialStages) -> Recipe:
-        interiors: list[tuple[str, Any]] = []
-        place = leaf.place
-        while place.parent in trial:
-            above = trial[place.parent]
-            place = above.place
-            interiors.insert(0, (place.technique, settings_for(place.technique, above.settings, place.name)))
-        return Recipe(
-            tuple(interiors),
-            leaf.settings.get("palette", "tensor"),
-            leaf.settings["representative_samples"],
-            self._accelerator or leaf.settings["accelerator"],
-        )
+        steps: list[tuple[str, Settings]] = []
+        stage: PlannedStage | None = leaf
+        while stage is not None:
+            place = stage.place
+            steps.insert(0, (place.technique, settings_for(place.technique, stage.settings, place.name)))
+            stage = trial.get(place.parent)
+        return recipe_with(steps, self._accelerator)
 
 
 def why_left_out(prediction: Prediction, policy: Policy, baseline: Mapping[str, float]) -> str:

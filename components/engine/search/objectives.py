@@ -78,7 +78,7 @@ def answer_of(leaf: str, report: LeafReport, baseline: StageRecord, policy: Poli
     return Answer(
         leaf,
         figures,
-        tuple(_violation(result) for result in _judged(policy, baseline, figures)),
+        violations_of(figures, baseline, policy),
         report.contract.holds,
         len(report.lineage) - 1,
     )
@@ -94,9 +94,9 @@ def estimated_metrics(record: StageRecord, baseline: StageRecord) -> dict[str, f
     }
 
 
-def untrained_violations(policy: Policy) -> tuple[float, ...]:
-    """The violations of a leaf that was not trained: no goal is met."""
-    return tuple(1.0 for goal in policy.goals if _is_open_to_search(goal))
+def violations_of(figures: Mapping[str, float], baseline: StageRecord, policy: Policy) -> tuple[float, ...]:
+    """See `Answer.violations`; 1 for a goal whose figure is not known, as that on the metric of an untrained leaf."""
+    return tuple(_violation(result) for result in _judged(policy, baseline, figures))
 
 
 def best_of(answers: Sequence[Answer], policy: Policy, baseline: StageRecord) -> Answer:

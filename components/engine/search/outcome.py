@@ -10,7 +10,7 @@ from collabopt.components.engine.search.objectives import (
     Objective,
     answer_of,
     best_of,
-    untrained_violations,
+    violations_of,
 )
 from collabopt.components.engine.search.study import Told
 
@@ -35,8 +35,9 @@ def answer_of_trial(
     trained = [answer_of(name, report, baseline, policy) for name, report in leaves.items()]
     if trained:
         return best_of(trained, policy, baseline)
-    foreseen = min(predictions, key=lambda each: (bool(each.infeasible), len(each.missed), each.leaf))
-    return Answer(foreseen.leaf, foreseen.figures, untrained_violations(policy), holds=False)
+    foreseen = [(each, violations_of(each.figures, baseline, policy)) for each in predictions]
+    closest, violations = min(foreseen, key=lambda each: (bool(each[0].infeasible), sum(each[1]), each[0].leaf))
+    return Answer(closest.leaf, closest.figures, violations, holds=False)
 
 
 def told(answer: Answer, objectives: Sequence[Objective], others: Sequence[Answer]) -> Told:

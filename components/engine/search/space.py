@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,15 @@ Value = float | int | str | bool
 # Axis -> its value in one trial.
 Configuration = dict[str, Value]
 
+# More configurations than any search tries.
+MOST_POINTS = 10_000
+
 _EXAMPLE_LINE = "sparsity: [0.5, 0.6, 0.8]"
 _FORMS = "write a list of values, or {low, high} with `step` or `log: true`"
 
 
 class Range(Checked):
-    """Every number between two, both included; whole numbers where both are whole."""
+    """Every number from one to another, whole numbers where both are whole; with a step, as far as steps go."""
 
     low: int | float = Field(description="The least value.")
     high: int | float = Field(description="The largest value.")
@@ -52,8 +55,26 @@ class Range(Checked):
 
     @property
     def to_check(self) -> tuple[Value, ...]:
-        """The values that show whether all are legal."""
-        return self.low, self.high
+        """The values that show whether all are legal: the ends, and one between that is no whole number by chance."""
+        if self.is_whole:
+            return self.low, self.high
+        between = self.low + (self.high - self.low) / math.pi if self.step is None else as_step(self.low + self.step)
+        return self.low, between, self.high
+
+    @property
+    def values(self) -> Sequence[Value] | None:
+        """All of them, in order; None where there is no counting them."""
+        if self.is_whole:
+            return range(int(self.low), int(self.high) + 1, int(self.step or 1))
+        if self.step is None:
+            return None
+        steps = math.floor((self.high - self.low) / self.step + 1e-9)
+        return [as_step(self.low + number * self.step) for number in range(steps + 1)]
+
+
+def as_step(value: float) -> float:
+    """A number without what adding up steps has put behind its twelfth decimal."""
+    return round(value, 12)
 
 
 @dataclass(frozen=True)
@@ -85,9 +106,9 @@ class Space:
     places: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def points(self) -> list[Configuration] | None:
-        """Every configuration, the last axis running fastest; None where a range makes them too many to list."""
-        lists = [axis.values for axis in self.axes.values() if isinstance(axis, Choices)]
-        if len(lists) < len(self.axes):
+        """Every configuration, the last axis running fastest; None where they are too many to list."""
+        lists = [axis.values for axis in self.axes.values() if axis.values is not None]
+        if len(lists) < len(self.axes) or math.prod(map(len, lists)) > MOST_POINTS:
             return None
         return [dict(zip(self.axes, values, strict=True)) for values in itertools.product(*lists)]
 

@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from collabopt.components.engine.search.objectives import Objective
-from collabopt.components.engine.search.space import Choices, Configuration, Space
+from collabopt.components.engine.search.space import Choices, Configuration, Space, as_step
 
 if TYPE_CHECKING:
     import optuna
 
 _STUDY = "search"
-_CONFIGURATION, _ANSWER = "configuration", "answer"
+# Of a trial: what it is, once it is whole; and that it was passed over.
+_CONFIGURATION, _PASSED_OVER = "configuration", "passed over"
+_ASKED = {_CONFIGURATION, _PASSED_OVER}
 # Random before TPE has anything to go by; the default configuration is one of them.
 _STARTUP_TRIALS = 5
-# Where so many proposals in a row have been made before, one of those left is drawn at random.
+# Where so many proposals in a row have been made before, TPE has no other: one is drawn at random.
 _REPEATS = 10
 
 
@@ -79,9 +81,8 @@ class Study:
             directions=["maximize" if each.higher_is_better else "minimize" for each in objectives],
             load_if_exists=True,
         )
-        for trial in self._study.get_trials(deepcopy=False):
-            # Killed between being asked for and being whole.
-            if not trial.state.is_finished() and _CONFIGURATION not in trial.user_attrs:
+        for trial in self._of_state(optuna.trial.TrialState.RUNNING):
+            if _CONFIGURATION not in trial.user_attrs:  # killed between being asked for and being whole
                 self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
 
     def trials(self) -> list[Trial]:
@@ -95,8 +96,7 @@ class Study:
     def begin(self, default: Configuration) -> None:
         """Makes the default configuration the first trial, also where it lies outside the space."""
         if self._space.holds(default):
-            self._study.enqueue_trial(default, skip_if_exists=True)
-            self._ask()
+            self._ask_for(default)
         else:  # Optuna learns nothing from it, but leaves are compared with its leaves
             self._study.ask().set_user_attr(_CONFIGURATION, default)
 
@@ -111,14 +111,13 @@ class Study:
         def is_welcome(configuration: Configuration) -> bool:
             return configuration not in known and (fits is None or fits(configuration))
 
-        for _ in range(_REPEATS):
-            if self._ask(is_welcome):
-                return True
-        left = [point for point in self._space.points() or () if is_welcome(point)]
-        if not left:
-            return False
-        self._study.enqueue_trial(random.Random(f"{self._seed}-{len(known)}").choice(left))
-        return self._ask(is_welcome)
+        if any(self._ask(is_welcome) for _ in range(_REPEATS)):
+            return True
+        points = self._space.points()
+        if points is None:
+            return any(self._ask(is_welcome, at_random=True) for _ in range(_REPEATS))
+        left = [point for point in points if is_welcome(point)]
+        return bool(left) and self._ask_for(random.Random(f"{self._seed}-{len(known)}").choice(left))
 
     def tell(self, trial: Trial, told: Told) -> None:
         """Says how a trial came out; one that has been answered stays as it was."""
@@ -126,18 +125,30 @@ class Study:
         self._study.sampler = self._sampler(0)
         self._study.tell(trial.optuna_number, list(told.values), skip_if_finished=True)
 
-    def _ask(self, is_welcome: Callable[[Configuration], bool] = lambda _: True) -> bool:
+    def _ask_for(self, configuration: Configuration) -> bool:
         import optuna
 
-        asked = len(self._study.get_trials(deepcopy=False))
-        self._study.sampler = self._sampler(self._seed * 100_003 + asked)
+        if not self._of_state(optuna.trial.TrialState.WAITING):  # else killed after this, and it is first in the queue
+            self._study.enqueue_trial(configuration)
+        return self._ask()
+
+    def _ask(self, is_welcome: Callable[[Configuration], bool] = lambda _: True, *, at_random: bool = False) -> bool:
+        import optuna
+
+        asked = [each for each in self._study.get_trials(deepcopy=False) if not _ASKED.isdisjoint(each.user_attrs)]
+        seed = self._seed * 100_003 + len(asked)
+        self._study.sampler = optuna.samplers.RandomSampler(seed % 2**32) if at_random else self._sampler(seed)
         trial = self._study.ask()
         configuration = {name: _suggested(trial, name, axis) for name, axis in self._space.axes.items()}
         if not is_welcome(configuration):
+            trial.set_user_attr(_PASSED_OVER, True)
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
             return False
         trial.set_user_attr(_CONFIGURATION, configuration)
         return True
+
+    def _of_state(self, state: "optuna.trial.TrialState") -> "list[optuna.trial.FrozenTrial]":
+        return self._study.get_trials(deepcopy=False, states=[state])
 
     def _sampler(self, seed: int) -> "optuna.samplers.TPESampler":
         import warnings
@@ -160,4 +171,5 @@ def _suggested(trial: Any, name: str, axis: Any) -> Any:
         return trial.suggest_categorical(name, axis.values)
     if axis.is_whole:
         return trial.suggest_int(name, axis.low, axis.high, step=axis.step or 1, log=axis.log)
-    return trial.suggest_float(name, axis.low, axis.high, step=axis.step, log=axis.log)
+    value = trial.suggest_float(name, axis.low, axis.high, step=axis.step, log=axis.log)
+    return value if axis.step is None else as_step(value)

@@ -4,6 +4,7 @@ import pytest
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.prescreen.compare import check_same_origin, compare
+from collabopt.components.engine.prescreen.recipe import recipe_of
 from collabopt.components.engine.prescreen.records import Prediction
 from collabopt.components.engine.records import (
     Contract,
@@ -18,12 +19,15 @@ from collabopt.components.engine.records import (
 NPU = {"accelerator": "ethos-u55-128", "system_config": "s", "memory_mode": "m", "tool": "vela", "supported": True}
 
 
-def report(sparsity=0.5, packed_bytes=10_000, source="m.keras", digest="d1"):
+WAY = [("pruned", "prune"), ("pqat", "sparsity_preserving_qat")]
+
+
+def report(sparsity=0.5, packed_bytes=10_000, source="m.keras", digest="d1", trial=None, **pruning):
     return LeafReport(
         lineage=[
             Step(stage="baseline", technique="import_model", settings={"source": source}),
-            Step(stage="pruned", technique="prune", settings={"target_sparsity": sparsity, "epochs": 3}),
-            Step(stage="pqat", technique="sparsity_preserving_qat", settings={"epochs": 3}),
+            Step(stage="pruned", technique="prune", settings={"target_sparsity": sparsity, **pruning}),
+            Step(stage="pqat", technique="sparsity_preserving_qat", settings={"epochs": 7}, trial=trial),
         ],
         task="t:T",
         dataset_digest=digest,
@@ -46,7 +50,13 @@ def report(sparsity=0.5, packed_bytes=10_000, source="m.keras", digest="d1"):
 
 def prediction(sparsity=0.5, accelerator="ethos-u55-128", **figures):
     given = {"packed_bytes": 9_900, "gzip_bytes": 12_600, "zip_bytes": 12_500, "npu_weight_bytes": 4_100, **figures}
-    return Prediction(leaf="pqat", configuration={"sparsity": sparsity}, accelerator=accelerator, figures=given)
+    return Prediction(
+        leaf="pqat",
+        configuration={"sparsity": sparsity},
+        accelerator=accelerator,
+        figures=given,
+        recipe=recipe_of(WAY, {"sparsity": sparsity}, {}).name,
+    )
 
 
 def test_a_trained_leaf_is_compared_with_the_prediction_for_its_configuration():
@@ -61,6 +71,15 @@ def test_what_was_not_predicted_is_not_compared():
     assert compare([prediction(0.8)], [report(0.5)]) == []
     infeasible = Prediction(leaf="pqat", configuration={"sparsity": 0.5}, accelerator="ethos-u55-128", infeasible="no")
     assert compare([infeasible], [report(0.5)]) == []
+
+
+def test_a_leaf_whose_layers_had_settings_of_their_own_is_not_compared_with_one_without():
+    assert compare([prediction()], [report(layers={"conv": "exclude"})]) == []
+
+
+def test_leaves_of_several_trials_are_told_apart():
+    compared = compare([prediction(0.5), prediction(0.8)], [report(trial=0), report(0.8, trial=3)])
+    assert {(each.leaf, each.configuration["sparsity"]) for each in compared} == {("pqat@0", 0.5), ("pqat@3", 0.8)}
 
 
 def test_figures_on_another_npu_are_not_compared():

@@ -42,6 +42,10 @@ def test_what_fits_passes(text):
         ("sparsity: [0.5, 0.8]", {"pruned": {"target_sparsity": 0.5}}, [], "no stage listens to 'sparsity'"),
         ("sparsity: [0.5]\npruned.target_sparsity: [0.5]", {}, [], "no stage listens to 'sparsity'"),
         ("sparsity: [0.5, 0.8]", {}, ["sparsity"], "has a value already, --param sparsity=0.5"),
+        ("epochs: {low: 1.0, high: 5.0}", {}, [], "should be a valid integer"),
+        ("clusters: {low: 8, high: 3.2e1}", {}, [], "should be a valid integer"),
+        ("epochs: [1]\npcqat.seed: [0, 1]", {}, [], "seed is no matter of better or worse"),
+        ("pcqat.accelerator: [ethos-u55-128, ethos-u65-512]", {}, [], "accelerator is no matter of better or worse"),
         ("pcqat.epochs: [1]", {"pcqat": {"epochs": 2}}, [], "has a value already, --set pcqat.epochs=2"),
     ],
 )
@@ -55,6 +59,12 @@ def test_what_does_not_fit_is_refused_with_its_line(text, overrides, given, said
 def test_an_axis_that_no_grown_stage_listens_to_is_refused():
     with pytest.raises(CollaboptError, match="no stage listens to 'clusters'"):
         check_space(parse_space("clusters: [8]"), places(QUANTIZATION), PARAMETERS, {})
+
+
+def test_where_nothing_of_the_default_space_is_left_axes_that_somebody_listens_to_are_named():
+    with pytest.raises(CollaboptError) as refused:
+        check_space(default_space(places(QUANTIZATION), {"qat_epochs": 1}, 3), places(QUANTIZATION), PARAMETERS, {})
+    assert "name one of qat_epochs, qat_learning_rate, batch_size" in str(refused.value)
 
 
 def test_the_default_space_leaves_out_what_was_given():

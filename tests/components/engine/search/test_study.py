@@ -79,6 +79,63 @@ def test_an_interruption_changes_no_proposal(study):
     assert [trial.configuration for trial in study().trials()] == whole
 
 
+@pytest.fixture
+def killed(tmp_path):
+    """The database that a process leaves which is killed while it proposes."""
+    import optuna
+
+    def leave(change):
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        change(optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path / 'study.db'}"))
+
+    return leave
+
+
+@pytest.mark.parametrize("trials_before", [0, 3])
+@pytest.mark.parametrize(
+    "left", [lambda study, queued: study.enqueue_trial(queued), lambda study, _: study.ask()], ids=["queued", "asked"]
+)
+def test_killed_while_it_proposed_it_proposes_the_same(study, killed, trials_before, left):
+    whole = run(study(file="whole.db"), 6)
+    queued = whole[trials_before]
+    before = study()
+    if trials_before:
+        assert run(before, trials_before - 1) == whole[:trials_before]
+        for trial in before.trials():
+            if not trial.answered:
+                answer(before, trial)
+    killed(lambda study: left(study, queued))
+    again = study()
+    if not again.trials():
+        again.begin(DEFAULT)
+    while len(again.trials()) < len(whole):
+        for trial in again.trials():
+            if not trial.answered:
+                answer(again, trial)
+        again.propose()
+    assert [trial.configuration for trial in again.trials()] == whole
+
+
+def test_killed_between_queueing_and_asking_for_the_default_it_is_first(study, killed):
+    study()
+    killed(lambda study: study.enqueue_trial(DEFAULT))
+    opened = study()
+    opened.begin(DEFAULT)
+    assert [trial.configuration for trial in opened.trials()] == [DEFAULT]
+
+
+def test_a_space_with_steps_is_exhausted_only_when_nothing_is_left(study):
+    space = parse_space("clusters: {low: 8, high: 32, step: 8}\nsparsity: {low: 0.5, high: 0.8, step: 0.1}\n")
+    opened = study(space=space)
+    opened.begin(DEFAULT)
+    while opened.propose():
+        for trial in opened.trials():
+            if not trial.answered:
+                answer(opened, trial)
+    proposed = [trial.configuration for trial in opened.trials()]
+    assert len(proposed) == 16 and all(point in proposed for point in space.points())
+
+
 def test_another_seed_proposes_otherwise(study):
     assert run(study(file="one.db"), 5) != run(study(seed=1, file="other.db"), 5)
 
