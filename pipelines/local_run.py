@@ -97,13 +97,13 @@ def run_locally(run: LocalRun, console: Console, *, on_failure: Callable[[str], 
                 raise _failure(state, output.logs, exit_code)
             outcome = read_outcome(output.work / _PIPELINE_ROOT)
         except (KeyboardInterrupt, CollaboptError):
-            _mark_failed(run_id, on_failure, console)
+            tell_failure(run_id, on_failure, console)
             raise
         output.publish(outcome.directories, outcome.decision_file)
     now = time.time()
     print_outcome(console, outcome, {stage.name: seconds for stage in state if (seconds := stage.seconds(now))})
     if outcome.decision.failed:
-        _mark_failed(run_id, on_failure, console)
+        tell_failure(run_id, on_failure, console)
     check_qualified(outcome.decision, run.output)
     return outcome
 
@@ -115,7 +115,6 @@ def run_part(
     console: Console,
     *,
     title: str,
-    on_failure: Callable[[str], None],
 ) -> RunState:
     """Runs a pipeline, shows it, and leaves its outputs where they are: one of several that make up a whole.
 
@@ -125,7 +124,6 @@ def run_part(
         output: The whole's output directory, with a working directory for this run alone.
         console: See `run_locally`.
         title: What this part is.
-        on_failure: See `run_locally`.
 
     Returns:
         What became of every stage.
@@ -139,14 +137,10 @@ def run_part(
         output.clear_logs({PIPELINE_LOG, *(stage.name for stage in run.stages)})
         with view_for(console, state, title=title) as view:
             exit_code = _execute(run, run_id, output, state, view, signals)
-        try:
-            if signals.received:
-                raise KeyboardInterrupt
-            if exit_code != 0:
-                raise _failure(state, output.logs, exit_code)
-        except (KeyboardInterrupt, CollaboptError):
-            _mark_failed(run_id, on_failure, console)
-            raise
+    if signals.received:
+        raise KeyboardInterrupt
+    if exit_code != 0:
+        raise _failure(state, output.logs, exit_code)
     return state
 
 
@@ -273,8 +267,8 @@ def _fails_by_its_policy(pipeline_root: Path) -> bool:
     return any(pipeline_root.rglob(DECISION_FILE)) and read_outcome(pipeline_root).decision.failed
 
 
-def _mark_failed(run_id: str, on_failure: Callable[[str], None] | None, console: Console) -> None:
-    """Lets the caller know, without letting its own troubles hide the failure."""
+def tell_failure(run_id: str, on_failure: Callable[[str], None] | None, console: Console) -> None:
+    """Lets the caller know, without letting its own troubles hide the failure; see `run_locally`."""
     if on_failure is None:
         return
     try:

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import yaml
 from pydantic import ValidationError
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.search.budget import Budget, check_budget
-from collabopt.components.engine.search.fitting import check_space, default_space
+from collabopt.components.engine.search.fitting import PARAMETERS, check_space, default_space
 from collabopt.components.engine.search.sharing import Place
 from collabopt.components.engine.search.space import read_space
 from collabopt.components.engine.search.terms import Terms
@@ -24,7 +25,7 @@ def search_arguments(pipeline: str, arguments: Mapping[str, object], space: Path
         space: File with the space; None for the default one.
 
     Returns:
-        The space as YAML, where one is given.
+        For a search its space as YAML: the default one without the axes that were given a value, where none is given.
 
     Raises:
         CollaboptError: The pipeline is no search, or space or budget is not legal.
@@ -35,20 +36,28 @@ def search_arguments(pipeline: str, arguments: Mapping[str, object], space: Path
         raise CollaboptError(
             f"the pipeline '{pipeline}' takes no space", where=f"--space {space}", todo=f"add --pipeline {SEARCH}"
         )
+    given = {name: value for name, value in arguments.items() if name in PARAMETERS}
     everything = {**parameters_of(pipeline), **arguments}
     overrides: dict[str, dict[str, object]] = everything["settings"]
     places = tuple(Place(stage.name, stage.parent, stage.technique.name) for stage in TREE)
-    wanted = default_space(places, {}, int(everything["epochs"])) if space is None else read_space(space)
-    check_space(wanted, places, everything, overrides)
+    wanted = default_space(places, given, int(str(everything["epochs"]))) if space is None else read_space(space)
+    check_space(wanted, places, everything, overrides, given)
     terms = Terms(places, everything, overrides, wanted, _budget(everything))
     check_budget(terms.budget, terms.epochs_of_default)
-    if space is None:
-        return {}
-    return {"space": space.read_text(encoding="utf-8")}
+    return {"space": yaml.safe_dump(wanted.as_yaml()) if space is None else space.read_text(encoding="utf-8")}
 
 
 def _budget(arguments: Mapping[str, object]) -> Budget:
+    from collabopt.pipelines.search import TRIALS_OF_A_WAVE, WAVES
+
+    most = 1 + WAVES * TRIALS_OF_A_WAVE
     given = {"trials": arguments["budget_trials"], "epochs": arguments["budget_epochs"] or None}
+    if int(str(given["trials"])) > most:
+        raise CollaboptError(
+            f"a budget of {given['trials']} trials is more than the pipeline has room for",
+            where=f"--param budget_trials={given['trials']}",
+            todo=f"allow {most} at most: the default configuration and {WAVES} waves of {TRIALS_OF_A_WAVE}",
+        )
     try:
         return Budget.model_validate(given)
     except ValidationError as error:

@@ -40,7 +40,7 @@ from collabopt.components.engine.session import (
     stage_session,
 )
 from collabopt.pipelines.finished_stages import finished_stages
-from collabopt.pipelines.local_run import run_part
+from collabopt.pipelines.local_run import run_part, tell_failure
 from collabopt.pipelines.output_directory import OutputDirectory, open_output
 from collabopt.pipelines.run_state import WatchedStage
 from collabopt.pipelines.search_plan import PlannedSearch
@@ -67,7 +67,7 @@ def run_search(planned: PlannedSearch, console: Console, *, on_failure: Callable
     Args:
         planned: What to search.
         console: Where progress is shown.
-        on_failure: Called with the run id when a stage failed or the search was interrupted.
+        on_failure: Called with the run id when anything failed or the search was interrupted.
 
     Raises:
         CollaboptError: A stage or the gate failed, the directory is in use, or it holds another search.
@@ -86,9 +86,12 @@ def run_search(planned: PlannedSearch, console: Console, *, on_failure: Callable
         write_state(state, place / STATE_FILE)
         output.clear_logs(["gate", _PREDICTIONS])
         with _as_pipeline_run(state.run_id, planned.run.tracking_uri, output.logs):
-            search = _Search(planned, output, place, state, console, on_failure)
-            ended_by = search.run()
-            return search.decide(ended_by)
+            search = _Search(planned, output, place, state, console)
+            try:
+                return search.decide(search.run())
+            except BaseException:
+                tell_failure(state.run_id, on_failure, console)
+                raise
 
 
 class _Search:
@@ -101,12 +104,11 @@ class _Search:
         place: Path,
         state: SearchState,
         console: Console,
-        on_failure: Callable[[str], None],
     ) -> None:
         from collabopt.components.engine.search.ongoing import Ongoing
 
         self._planned, self._terms, self._output, self._place = planned, planned.terms, output, place
-        self._console, self._on_failure = console, on_failure
+        self._console = console
         self._waves = 0
         log = output.logs / f"{_PREDICTIONS}.log"
         self._ongoing = Ongoing(planned.terms, place, state, finished_stages(self._root), log)
@@ -126,12 +128,12 @@ class _Search:
         study = ongoing.study()
         ongoing.catch_up(study)
         while not (ended_by := is_spent(self._terms.budget, ongoing.used(study))):
-            with _predicting():
-                wave, why_no_more = ongoing.next_wave(study, TRIALS_OF_A_WAVE)
+            with self._timed():
+                with _predicting():
+                    wave, why_no_more = ongoing.next_wave(study, TRIALS_OF_A_WAVE)
+                predictions = self._train(study, wave) if wave else {}
             if not wave:
                 return why_no_more
-            with self._timed():
-                predictions = self._train(study, wave)
             ongoing.tell(study, wave, predictions)
         return ended_by
 
@@ -198,7 +200,6 @@ class _Search:
             OutputDirectory(self._output.path, work),
             self._console,
             title=f"{NAME}: {title} -> {self._planned.run.output}",
-            on_failure=self._on_failure,
         )
         ongoing.finished = finished_stages(self._root)
         ongoing.leave_out(json.loads(left_out.read_bytes()))
@@ -231,8 +232,10 @@ class _Search:
     @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:
         began = time.monotonic()
-        yield
-        self._ongoing.save(minutes=self._ongoing.state.minutes + (time.monotonic() - began) / 60)
+        try:
+            yield
+        finally:
+            self._ongoing.save(minutes=self._ongoing.state.minutes + (time.monotonic() - began) / 60)
 
 
 def _predicting() -> contextlib.AbstractContextManager[object]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from mlflow import MlflowClient
 
 from collabopt.components.engine.errors import CollaboptError
@@ -33,6 +34,10 @@ POLICY = "goals: []\npriority: [packed_bytes, metric]\n"
 SEARCH = [
     *("search", "--model", "model.keras", "--data", "data.npz", "--pipeline", "clustering", "--space", "space.yaml"),
     *("--policy", "policy.yaml", "--param", "epochs=1", "--param", "qat_epochs=2"),
+]
+WITHOUT_POLICY = [
+    *("search", "--model", "model.keras", "--data", "data.npz", "--pipeline", "clustering", "--space", "space.yaml"),
+    *("--param", "epochs=1", "--param", "qat_epochs=1", "--trials", "2"),
 ]
 LIMITED = ["--trials", "9", "--epochs", "12"]
 
@@ -106,6 +111,49 @@ def extended(killed, gone_on):
     assert run.returncode == 0, run.stderr
     summary = SearchSummary.model_validate_json((killed / "collabopt-output/search.json").read_text())
     return summary, run
+
+
+@pytest.fixture(scope="module")
+def interrupted(prepared, tmp_path_factory, empty_store):
+    """A search without a policy, interrupted in its first wave: directory, and its state."""
+    directory = tmp_path_factory.mktemp("interrupted")
+    for name in ("model.keras", "data.npz", "space.yaml"):
+        shutil.copy(prepared / name, directory)
+    shutil.copy(empty_store, directory / "mlflow.db")
+    log = directory / "interrupted.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [COLLABOPT, *WITHOUT_POLICY], cwd=directory, env=environment(), stdout=out, stderr=out
+        )
+    deadline = time.monotonic() + 300
+    while "clustered@0 " not in log.read_text():
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130 and "interrupted; the same command goes on" in log.read_text()
+    return directory, json.loads((directory / "collabopt-output/.search/state.json").read_text())
+
+
+def test_an_interruption_costs_its_time_and_ends_the_run_in_mlflow(interrupted):
+    directory, state = interrupted
+    assert state["minutes"] > 0
+    client = MlflowClient(f"sqlite:///{directory}/mlflow.db")
+    (parent,) = client.search_runs(["1"], f"tags.`kfp.pipeline_run_id` = '{state['run_id']}'")
+    assert parent.info.status == "FAILED"
+
+
+def test_without_a_policy_the_winner_of_the_default_configuration_is_to_be_beaten(interrupted):
+    directory, state = interrupted
+    run = collabopt(directory, *WITHOUT_POLICY, "--json")
+    assert run.returncode == 0, run.stderr
+    summary = SearchSummary.model_validate_json(run.stdout)
+    leaves = directory / "collabopt-output/leaves"
+    default = [json.loads((leaves / f"{name}@0/report.json").read_text()) for name in ("cqat", "clustered_ptq")]
+    policy = yaml.safe_load((directory / "collabopt-output/search-policy.yaml").read_text())
+    bounds = {goal["figure"]: goal["threshold"] for goal in policy["goals"]}
+    found = [(report["deployed"]["packed_bytes"], report["metrics"]["accuracy"]) for report in default]
+    assert (bounds["packed_bytes"], pytest.approx(bounds["metric"])) in found
+    assert len(summary.trials) == 2 and summary.used.minutes > state["minutes"]
 
 
 def test_a_killed_search_goes_on_and_trains_nothing_twice(killed, gone_on):

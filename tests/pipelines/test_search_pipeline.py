@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import optuna
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -157,6 +158,24 @@ def test_what_cannot_meet_the_policy_is_proposed_with_its_reason(propose):
     for trial in propose(True, policy=policy):
         assert "packed_bytes" in trial["cqat_skip"] and "packed_bytes" in trial["clustered_ptq_skip"]
         assert trial["clustered_skip"].startswith("no leaf below it can meet the policy")
+
+
+def test_where_predictions_are_only_reported_all_that_can_be_made_is_trained(propose):
+    changed = {
+        "policy": "goals: [{figure: packed_bytes, threshold: 10}]\n",
+        "parameters": {**parameters_of("search"), "epochs": 1.0, "qat_epochs": 1.0, "prescreen": "report"},
+    }
+    propose(False, **changed)
+    for trial in propose(True, **changed):
+        assert not any(reason for name, reason in trial.items() if name.endswith("_skip"))
+
+
+def test_a_policy_about_another_npu_is_searched_by_that_ones_figures(propose):
+    policy = "accelerator: ethos-u65-256\ngoals: [{figure: npu_latency_ms, threshold: 1000}]\npriority: [metric]\n"
+    propose(False, policy=policy)
+    propose(True, policy=policy)
+    default = optuna.load_study(study_name="search", storage="sqlite:///next/study.db").trials[0]
+    assert len(default.values) == 2 and 0 < default.values[1] < 1000
 
 
 @pytest.mark.parametrize(

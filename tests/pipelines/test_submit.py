@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -125,9 +126,23 @@ def test_a_search_is_sent_with_its_space_and_its_budget(collabopt: Command, kube
     assert (parameters["space"], parameters["budget_trials"]) == ("clusters: [4, 8]\n", 5)
 
 
+def test_what_was_given_a_value_is_not_searched_over(collabopt: Command, kubeflow: Server):
+    search = ["submit", "--example", "digits", "--pipeline", "search"]
+    assert collabopt(*search, "--param", "sparsity=0.7")[0] == 0
+    parameters = kubeflow.body_of("create_run")["runtime_config"]["parameters"]
+    assert parameters["sparsity"] == 0.7
+    assert set(yaml.safe_load(parameters["space"])) == {"clusters", "epochs"}
+
+
 @pytest.mark.parametrize(
     ("space", "options", "expected"),
     [
+        (
+            "clusters: [4, 8]",
+            ["--pipeline", "search", "--param", "clusters=4"],
+            "'clusters' is an axis and has a value already",
+        ),
+        ("clusters: [4]", ["--pipeline", "search", "--param", "budget_trials=500"], "allow 13 at most"),
         ("clusters: [4, 1]", ["--pipeline", "search"], "clusters=1"),
         ("cluster: [4, 8]", ["--pipeline", "search"], "did you mean 'clusters'"),
         ("clusters: [4]", ["--pipeline", "search", "--param", "budget_trials=0"], "--param budget_trials=0"),

@@ -61,17 +61,29 @@ def read_candidates(baseline: StageRecord, leaves: Mapping[str, str | Path]) -> 
 
 
 def with_accelerator(candidates: Candidates, accelerator: str | None) -> Candidates:
-    """Estimates the footprint anew where a policy is about another NPU than the leaves were measured on."""
+    """See `on_accelerator`, for all leaves."""
+    reports = {
+        name: on_accelerator(report, candidates.directories[name], accelerator)
+        for name, report in candidates.reports.items()
+    }
+    return replace(candidates, reports=reports)
+
+
+def on_accelerator(report: LeafReport, directory: Path, accelerator: str | None) -> LeafReport:
+    """A leaf's report, its footprint estimated anew where a policy is about another NPU than it was measured on.
+
+    Args:
+        report: The report.
+        directory: Where the leaf's files lie.
+        accelerator: The policy's; None where it has none.
+    """
     from collabopt.components.engine.deployed.npu import estimate_npu
 
-    reports = dict(candidates.reports)
-    for name, report in reports.items():
-        footprint = report.footprint
-        if accelerator is None or footprint is None or footprint.npu.accelerator == accelerator:
-            continue
-        npu = estimate_npu(candidates.tflite(name), accelerator)
-        reports[name] = report.model_copy(update={"footprint": footprint.model_copy(update={"npu": npu})})
-    return replace(candidates, reports=reports)
+    footprint = report.footprint
+    if accelerator is None or footprint is None or footprint.npu.accelerator == accelerator:
+        return report
+    npu = estimate_npu((directory / TFLITE_FILE).read_bytes(), accelerator)
+    return report.model_copy(update={"footprint": footprint.model_copy(update={"npu": npu})})
 
 
 def digest_of(candidates: Candidates, policy: Policy) -> str:

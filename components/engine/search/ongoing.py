@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from collabopt.components.engine.gate.candidates import on_accelerator
 from collabopt.components.engine.gate.decision import decide
 from collabopt.components.engine.gate.policy import Policy, parse_policy
 from collabopt.components.engine.prescreen.mode import SKIP
@@ -195,7 +196,12 @@ class Ongoing:
         return wave, f"{limit} epochs: the next trial would take more"
 
     def _answer_of(self, leaves: Mapping[str, LeafReport], predictions: Iterable[Prediction]) -> Answer:
-        return answer_of_trial(leaves, predictions, self.baseline, self.policy)
+        policy = self.policy
+        measured = {
+            name: on_accelerator(report, self.finished.models[name], policy.accelerator)
+            for name, report in leaves.items()
+        }
+        return answer_of_trial(measured, predictions, self.baseline, policy)
 
     def _predict(self, trials: Sequence[TrialStages], feasible: TrialStages) -> dict[str, Prediction]:
         if self._foresight is None:
