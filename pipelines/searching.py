@@ -50,7 +50,7 @@ from collabopt.pipelines.tree import ROOT
 
 if TYPE_CHECKING:
     from collabopt.components.engine.gate.decision import Decision
-    from collabopt.components.engine.prescreen.records import Prediction
+    from collabopt.components.engine.prescreen.records import Prediction, Prescreen
     from collabopt.components.engine.search.study import Study, Trial
 
 NAME = "search"
@@ -143,7 +143,9 @@ class _Search:
         study = ongoing.study()
         trials = [trial for trial in study.trials() if trial.answered]
         progress = ongoing.progress(ongoing.stages(study)[: len(trials)])
-        decision, leaves = self._gate(progress)
+        with _predicting():
+            predicted = ongoing.predicted(study, trials)
+        decision, leaves = self._gate(progress, predicted)
         summary = summarize(
             progress,
             [trial.configuration for trial in trials],
@@ -204,7 +206,7 @@ class _Search:
         ongoing.finished = finished_stages(self._root)
         ongoing.leave_out(json.loads(left_out.read_bytes()))
 
-    def _gate(self, progress: Progress) -> tuple["Decision", dict[str, Path]]:
+    def _gate(self, progress: Progress, predicted: "Prescreen") -> tuple["Decision", dict[str, Path]]:
         from collabopt.components.engine.gate.candidates import read_candidates
         from collabopt.components.engine.gate.run import Gate, run_gate
         from collabopt.components.engine.gate.sample import samples_of
@@ -223,6 +225,7 @@ class _Search:
             functools.partial(samples_of, str(ongoing.finished.dataset)),
             str(self._terms.parameters["model_name"]),
             str(self._terms.parameters["releases"]),
+            predicted,
         )
         shown = {name: value for name, value in self._planned.origin.items() if name not in ("settings", "parameters")}
         parameters = {**shown, **self._planned.origin["parameters"], **_prefixed("budget", self._planned.terms.budget)}

@@ -183,6 +183,8 @@ def test_the_result_looks_like_that_of_a_run_and_the_gate_and_inspect_take_it(ki
     leaves = {path.name for path in (output / "leaves").iterdir()}
     assert leaves == {leaf.leaf for trial in summary.trials for leaf in trial.leaves.values()}
     assert {"decision.json", "report.html", "model_card.md", "logs", "search.json"} <= set(os.listdir(output))
+    compared = json.loads((output / "prescreen.json").read_text())["comparisons"]
+    assert {each["leaf"] for each in compared} == leaves
     decision = json.loads((output / "decision.json").read_text())
     assert decision["winner"] == summary.winner and f"winner: {summary.winner}" in run.stdout
     report = json.loads((output / "leaves" / summary.winner / "report.json").read_text())

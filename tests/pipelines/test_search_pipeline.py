@@ -92,6 +92,8 @@ def test_the_gate_decides_over_the_leaves_of_all_trials(searched):
     leaves = {f"{leaf.name}@{trial}" for leaf in CLUSTERING.leaves() for trial in (0, 1, 2)}
     assert {verdict["leaf"] for verdict in decided["verdicts"]} == leaves
     assert decided["winner"]
+    compared = json.loads((decision.parent / "prescreen.json").read_text())["comparisons"]
+    assert {each["leaf"] for each in compared} == leaves
 
 
 def test_mlflow_shows_every_trial_below_the_run(searched):

@@ -9,9 +9,10 @@ from typing import Any
 
 from collabopt.components.engine.gate.candidates import on_accelerator
 from collabopt.components.engine.gate.decision import decide
+from collabopt.components.engine.gate.figures import baseline_figures
 from collabopt.components.engine.gate.policy import Policy, parse_policy
 from collabopt.components.engine.prescreen.mode import SKIP
-from collabopt.components.engine.prescreen.records import Prediction
+from collabopt.components.engine.prescreen.records import Prediction, Prescreen
 from collabopt.components.engine.records import LeafReport, StageRecord
 from collabopt.components.engine.search.account import account_of_trial, leaves_to_describe
 from collabopt.components.engine.search.budget import Used
@@ -29,6 +30,7 @@ from collabopt.components.engine.search.terms import Terms
 from collabopt.components.engine.stage_names import BASELINE
 from collabopt.components.engine.tracking import open_parent
 from collabopt.components.engine.tracking.trials import log_configurations, log_trial
+from collabopt.components.engine.versions import versions
 
 
 class Ongoing:
@@ -163,6 +165,23 @@ class Ongoing:
             _log(trial, answer, progress)
             study.tell(trial, told(answer, self.objectives(), self._answers))
             self._answers.append(answer)
+
+    def predicted(self, study: Study, trials: Sequence[Trial]) -> Prescreen:
+        """What was predicted of every leaf of some trials, for the gate to hold beside what was trained."""
+        assert self.finished.dataset is not None
+        stages = self.stages(study)
+        predictions = self._predict([stages[trial.number] for trial in trials], stages[0])
+        return Prescreen(
+            model=str(self.terms.parameters["model"]),
+            data=str(self.terms.parameters["data"]),
+            dataset_digest=self.baseline.dataset_digest,
+            grid={},
+            baseline=baseline_figures(self.baseline),
+            policy=self.policy,
+            predictions=list(predictions.values()),
+            files=len({each.recipe for each in predictions.values()}),
+            versions=versions(),
+        )
 
     def _apart(self, study: Study) -> Callable[[Configuration], bool]:
         trials = [trial.configuration for trial in study.trials()]

@@ -69,7 +69,7 @@ def gate_stage(
         parameters: The pipeline's parameters, to be shown on its MLflow run.
         predictions: Directory of the prescreen; "" for none.
         search: Directory of a search that has ended; "" for none. Its leaves are decided on too, by the policy that it
-            searched by.
+            searched by, and what it has predicted is compared.
 
     Returns:
         The winner's scalars, none where no leaf qualifies, and its name.
@@ -78,7 +78,7 @@ def gate_stage(
         CollaboptError: See `run_gate`; or no leaf qualifies, and the policy lets the run fail over it.
     """
     with stage_session("gate"):
-        predicted = read_prescreen(Path(predictions) / PRESCREEN_FILE) if predictions else None
+        predicted = read_prescreen(Path(predictions or search) / PRESCREEN_FILE) if predictions or search else None
         if search:
             found = read_found(Path(search))
             leaves = {**leaves, **found.leaves}

@@ -9,7 +9,9 @@ from typing import Any
 
 from collabopt.components.engine.gate.policy import check_task, parse_policy
 from collabopt.components.engine.prescreen.branches import Branch, reasons_not_to_train
+from collabopt.components.engine.prescreen.records import write_prescreen
 from collabopt.components.engine.progress import emit
+from collabopt.components.engine.records import PRESCREEN_FILE
 from collabopt.components.engine.search.budget import Budget, check_budget, is_spent
 from collabopt.components.engine.search.finished import Finished
 from collabopt.components.engine.search.fitting import check_space, default_space
@@ -174,9 +176,10 @@ def _item(trial: TrialStages, search: Ongoing) -> dict[str, Any]:
 
 def _end(search: Ongoing, directory: Path) -> None:
     study = search.study()
-    answered = sum(trial.answered for trial in study.trials())
-    progress = search.progress(search.stages(study)[:answered])
+    answered = [trial for trial in study.trials() if trial.answered]
+    progress = search.progress(search.stages(study)[: len(answered)])
     write_left_out(progress, search.baseline, directory / LEAVES)
+    write_prescreen(search.predicted(study, answered), directory / PRESCREEN_FILE)
 
 
 def _leaves_of(trial: TrialStages) -> list[str]:

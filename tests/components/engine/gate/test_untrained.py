@@ -10,6 +10,7 @@ from collabopt.components.engine.gate.decision import decide
 from collabopt.components.engine.gate.policy import parse_policy
 from collabopt.components.engine.gate.record import leaf_table
 from collabopt.components.engine.gate.run import Gate, run_gate
+from collabopt.components.engine.prescreen.recipe import recipe_of
 from collabopt.components.engine.prescreen.records import Comparison, Prediction, Prescreen
 from collabopt.components.engine.records import SkippedRecord, Step, read_leaf_report, read_stage_record, write_record
 
@@ -161,6 +162,7 @@ def test_report_card_and_predictions_show_them(gate, leaves, tmp_path):
         configuration={},
         accelerator="ethos-u55-128",
         figures={"packed_bytes": report.deployed.packed_bytes * 1.01, "gzip_bytes": report.deployed.gzip_bytes * 1.0},
+        recipe=recipe_of([("ptq", "post_training_quantize")], {}, {}).name,
     )
     decision = gate(leaves, found=predicted().model_copy(update={"predictions": [prediction]}))
     assert decision.winner == "ptq"
