@@ -1,11 +1,11 @@
 """What the leaves come to on Fashion-MNIST, beside stock TFMOT: accuracy, sizes, and figures on an NPU.
 
-`python tests/benchmarks/evidence.py [--networks ...] [--schemes ours stock] [--seeds 0 1 2]` trains a baseline for
-every network and seed, and takes it through our tree with its default configuration and through stock TFMOT with the
-settings of its notebooks, at the same sparsity and number of clusters. Every stage runs in a process of its own; every
-leaf, whosever, is measured in the same way: on the full test split in LiteRT, from its bytes, and by Vela. Results are
-written after every run through the tree, and what is in the file already, made under the same conditions, is not
-measured again.
+`python tests/benchmarks/evidence.py [--networks ...] [--schemes ours searched stock] [--seeds 0 1 2]` trains a baseline
+for every network and seed, and takes it through our tree with its default configuration, through a branch of it with
+the configuration that a search has found, and through stock TFMOT with the settings of its notebooks, at the default's
+sparsity and number of clusters. Every stage runs in a process of its own; every leaf, whosever, is measured in the same
+way: on the full test split in LiteRT, from its bytes, and by Vela. Results are written after every run through the
+tree, and what is in the file already, made under the same conditions, is not measured again.
 """
 
 import argparse
@@ -15,12 +15,13 @@ import json
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from evidence_results import Results, markdown, plot
+from evidence_search import CONDITIONS, PIPELINE, search
 from fashion_networks import NETWORKS
 from measured_process import Outcome, run_measured
 
@@ -28,17 +29,17 @@ from collabopt.components.engine.bindings import inputs_of
 from collabopt.components.engine.datasets.store import StoredDataset
 from collabopt.components.engine.techniques import CLUSTERED, SPARSE, properties_after
 from collabopt.components.engine.training.task import DEFAULT_TASK
-from collabopt.pipelines.arguments import EXAMPLE_PARAMETERS
+from collabopt.pipelines import stages_of
 from collabopt.pipelines.parameters import Parameters
 from collabopt.pipelines.tree import ROOT, TREE, Stage
 
 SOURCE = "example://fashion-mnist"
-SCHEMES = ("ours", "stock")
+SCHEMES = ("ours", "searched", "stock")
 RESULTS = Path(__file__).resolve().parent / "results" / "evidence.json"
 PLOT = Path(__file__).resolve().parents[2] / ".github" / "images" / "evidence.svg"
 ACCELERATOR = "ethos-u55-128"
 PREPARED = ("tensorflow", "tf_keras.layers", "tensorflow_model_optimization", "ai_edge_litert.interpreter", "mlflow")
-BATCH_SIZE = 128
+BATCH_SIZE = 32
 _DATA, _TRAINED = "dataset", "trained.keras"
 # As TFMOT's notebooks on collaborative optimization have them (pqat_example, cqat_example, pcqat_example,
 # sparse_clustering_example), but for our number of clusters and size of batches.
@@ -68,26 +69,39 @@ def prepare(network: str, seed: int, train_share: float) -> dict[str, Any]:
     common: dict[str, Any] = {"task": DEFAULT_TASK, "overrides": {}}
     load_dataset_stage(source=SOURCE, output=_DATA, settings={"seed": seed, "train_share": train_share}, **common)
     model = train(network, StoredDataset(_DATA), seed, BATCH_SIZE)
-    Path(_stock_directory(ROOT)).mkdir()
+    _directory("stock", ROOT).mkdir()
     model.save(_TRAINED)
     import_model_stage(source=_TRAINED, dataset=_DATA, output=ROOT, settings={"seed": seed}, **common)
-    model.save(_stock_directory(ROOT) / "model.keras")
+    model.save(_directory("stock", ROOT) / "model.keras")
     return {**read_stage_record(ROOT).metrics, "parameters": model.count_params()}
 
 
-def our_stage(stage: Stage, seed: int) -> None:
-    """Runs a stage with the configuration that `collabopt run --example fashion-mnist` has."""
+def find_configuration(network: str, seed: int, train_share: float) -> dict[str, Any]:
+    """Searches for what a prepared network bears; see `search`."""
+    arguments = {"seed": seed, "batch_size": BATCH_SIZE}
+    return search(_TRAINED, SOURCE, NETWORKS[network].compression, arguments, {"dataset.train_share": train_share})
+
+
+def our_stage(stage: Stage, seed: int, scheme: str, parameters: Mapping[str, Any]) -> None:
+    """Runs a stage of ours.
+
+    Args:
+        stage: The stage.
+        seed: Seeds it.
+        scheme: `ours` or `searched`.
+        parameters: Pipeline parameter -> value; the others have their defaults.
+    """
     from collabopt.components.engine.stages import run_stage
 
-    parameters = vars(Parameters(**{**EXAMPLE_PARAMETERS[SOURCE], "batch_size": BATCH_SIZE, "seed": seed}))
+    given = vars(Parameters(**{**parameters, "batch_size": BATCH_SIZE, "seed": seed}))
     run_stage(
         stage.technique.name,
         stage=stage.name,
-        parent=stage.parent,
+        parent=str(_directory(scheme, stage.parent)),
         dataset=_DATA,
-        output=stage.name,
+        output=str(_directory(scheme, stage.name)),
         task=DEFAULT_TASK,
-        settings=inputs_of(stage.technique.name, parameters),
+        settings=inputs_of(stage.technique.name, given),
         overrides={},
     )
 
@@ -98,9 +112,9 @@ def stock_stage(stage: Stage, seed: int) -> None:
 
     run_stock_stage(
         stage.technique.name,
-        parent=_stock_directory(stage.parent),
+        parent=_directory("stock", stage.parent),
         dataset=Path(_DATA),
-        output=_stock_directory(stage.name),
+        output=_directory("stock", stage.name),
         settings=STOCK[stage.technique.name],
         seed=seed,
     )
@@ -114,7 +128,7 @@ def leaf_figures(stage: Stage, scheme: str) -> dict[str, Any]:
     from collabopt.components.engine.deployed.inspect import inspect_tflite
     from collabopt.components.engine.deployed.npu import estimate_npu
 
-    directory = Path(stage.name) if scheme == "ours" else _stock_directory(stage.name)
+    directory = _directory(scheme, stage.name)
     tflite = (directory / "model.tflite").read_bytes()
     data = StoredDataset(_DATA)
     right = np.argmax(predict(tflite, data.inputs("test")), axis=1) == data.labels("test")
@@ -136,33 +150,39 @@ def _broken(stage: Stage, scheme: str, directory: Path) -> list[str]:
     """Layers that do not hold what the leaf's ancestors have won."""
     from stock_stages import judge
 
-    if scheme == "ours":
+    if scheme != "stock":
         contract = json.loads((directory / "report.json").read_text(encoding="utf-8"))["contract"]
     else:
         kept = properties_after(above.technique.name for above in TREE.path(stage.name)) & {SPARSE, CLUSTERED}
-        parent = _stock_directory(stage.parent)
+        parent = _directory(scheme, stage.parent)
         contract = judge(parent, directory, sparse=SPARSE in kept, clustered=CLUSTERED in kept)["contract"]
     return sorted({broken["layer"] for broken in contract["broken"]})
 
 
-def _stock_directory(stage: str) -> Path:
-    return Path(f"stock-{stage}")
+def _directory(scheme: str, stage: str) -> Path:
+    """Where a stage lies; both schemes of ours begin with the same baseline."""
+    return Path(ROOT) if stage == ROOT and scheme != "stock" else Path(f"{scheme}-{stage}")
 
 
-def cover(scheme: str, seed: int, measure: Measure) -> Iterator[tuple[str, dict[str, Any]]]:
+def cover(
+    scheme: str, seed: int, parameters: Mapping[str, Any], measure: Measure
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Takes a prepared network through the tree.
 
     Args:
-        scheme: `ours` or `stock`.
+        scheme: One of `SCHEMES`.
         seed: Seeds every stage.
+        parameters: See `our_stage`.
         measure: (work, name) -> its outcome, in a process of its own.
 
     Yields:
         (stage, how it went), parents first.
     """
-    run = {"ours": our_stage, "stock": stock_stage}[scheme]
+    ours = functools.partial(our_stage, scheme=scheme, parameters=parameters)
+    run: Callable[..., None] = stock_stage if scheme == "stock" else ours
+    grown = stages_of(PIPELINE if scheme == "searched" else "exhaustive")
     failed: set[str] = set()
-    for stage in TREE:
+    for stage in [stage for stage in TREE if stage.name in grown]:
         if stage.parent in failed:
             row = {"status": "parent", "error": f"there is no {stage.parent}"}
         else:
@@ -185,21 +205,34 @@ def measure_missing(results: Results, arguments: argparse.Namespace) -> None:
         importlib.import_module(module)
     for seed in arguments.seeds:
         for network in arguments.networks:
+            train_share = arguments.train_share or NETWORKS[network].train_share
             missing = [scheme for scheme in arguments.schemes if not results.has(network, scheme, seed)]
             if not missing:
                 continue
             with tempfile.TemporaryDirectory(prefix="evidence-") as directory:
                 os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{directory}/mlflow.db"
                 measure = functools.partial(_measure_in, Path(directory), arguments)
-                baseline = measure(functools.partial(prepare, network, seed, arguments.train_share), "prepare")
+                baseline = measure(functools.partial(prepare, network, seed, train_share), "prepare")
                 if baseline.result is None:
                     raise SystemExit(f"{network}: there is no baseline: {baseline.error}")
                 for scheme in missing:
+                    parameters = _searched(results, network, seed, train_share, measure) if scheme == "searched" else {}
                     stages: dict[str, Any] = {}
-                    for stage, row in cover(scheme, seed, measure):
+                    for stage, row in cover(scheme, seed, parameters, measure):
                         stages[stage] = row
                         print(f"{network:18}{scheme:7}{seed:3}  {stage:22}{_line(row)}", flush=True)
                     results.add(network, scheme, seed, baseline.result, stages, f"{datetime.now():%Y-%m-%d}")
+
+
+def _searched(results: Results, network: str, seed: int, train_share: float, measure: Measure) -> dict[str, Any]:
+    """The parameters that the network's search has found; the first seed that needs them searches."""
+    if network not in results.searches:
+        found = measure(functools.partial(find_configuration, network, seed, train_share), "search")
+        if found.result is None:
+            raise SystemExit(f"{network}: the search has failed: {found.error}")
+        print(f"{network:18}search {seed:3}  {found.result}", flush=True)
+        results.add_search(network, {"seed": seed, **found.result})
+    return results.searches[network]["parameters"]
 
 
 def _measure_in(directory: Path, arguments: argparse.Namespace, work: Callable[[], Any], name: str) -> Outcome:
@@ -218,7 +251,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--schemes", nargs="+", default=SCHEMES, choices=SCHEMES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--train-share", type=float, default=0.25, help="of the train split; default: %(default)s")
+    parser.add_argument("--train-share", type=float, help="of the train split; default: the network's own")
     parser.add_argument("--limit", type=float, default=600, metavar="SECONDS", help="processor time of one stage")
     parser.add_argument("--memory-limit", type=float, default=9, metavar="GB", help="of one stage")
     parser.add_argument("--json", type=Path, default=RESULTS, help="file of results; default: %(default)s")
@@ -233,12 +266,13 @@ def main() -> None:
     conditions = {
         "versions": versions(),
         "cores": os.cpu_count(),
-        "train_share": arguments.train_share,
+        "train_share": {name: arguments.train_share or each.train_share for name, each in NETWORKS.items()},
         "accelerator": ACCELERATOR,
-        "ours": {**vars(Parameters()), **EXAMPLE_PARAMETERS[SOURCE]},
+        "ours": {**vars(Parameters()), "batch_size": BATCH_SIZE},
+        "searched": {**CONDITIONS, "compression": {name: each.compression for name, each in NETWORKS.items()}},
         "stock": STOCK,
     }
-    results = Results(arguments.json.resolve(), json.loads(json.dumps(conditions)))
+    results = Results(arguments.json.resolve(), json.loads(json.dumps(conditions)), SCHEMES)
     if not arguments.no_run:
         measure_missing(results, arguments)
     print(markdown(results))

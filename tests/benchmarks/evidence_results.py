@@ -23,13 +23,23 @@ MARKERS = dict(zip(LEAVES, "osD^vPX*", strict=True))
 
 
 class Results:
-    """The file of results: a list of runs, one for a network, a scheme and a seed."""
+    """The file of results: a list of runs, one for a network, a scheme and a seed; and of searches, by network."""
 
-    def __init__(self, path: Path, conditions: dict[str, Any]) -> None:
-        """Opens the file, which need not exist; runs that were made under other conditions are left out."""
+    def __init__(self, path: Path, conditions: dict[str, Any], schemes: Sequence[str]) -> None:
+        """Opens the file, which need not exist; what was made under other conditions is left out.
+
+        Args:
+            path: The file.
+            conditions: What results depend on; under a scheme's name, what only those of this scheme depend on.
+            schemes: Names of the schemes.
+        """
         self._path, self._conditions = path, conditions
         content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        self.runs: list[dict[str, Any]] = content["runs"] if content.get("conditions") == conditions else []
+        before = content.get("conditions", {})
+        shared = [name for name in conditions if name not in schemes]
+        same = [scheme for scheme in schemes if all(before.get(key) == conditions[key] for key in (*shared, scheme))]
+        self.runs: list[dict[str, Any]] = [run for run in content.get("runs", []) if run["scheme"] in same]
+        self.searches: dict[str, dict[str, Any]] = content.get("searches", {}) if "searched" in same else {}
 
     def has(self, network: str, scheme: str, seed: int) -> bool:
         """Whether such a run is there."""
@@ -41,9 +51,17 @@ class Results:
         """Adds a run, and writes the file in one piece."""
         run = {"network": network, "scheme": scheme, "seed": seed, "measured": measured}
         self.runs.append({**run, "baseline": baseline, "stages": stages})
+        self._write()
+
+    def add_search(self, network: str, found: dict[str, Any]) -> None:
+        """Adds what a search has found, and writes the file."""
+        self.searches[network] = found
+        self._write()
+
+    def _write(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._path.with_suffix(".partial")
-        content = {"conditions": self._conditions, "runs": self.runs}
+        content = {"conditions": self._conditions, "searches": self.searches, "runs": self.runs}
         partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         os.replace(partial, self._path)
 
@@ -60,10 +78,10 @@ class Results:
         ]
 
     def failures(self, network: str, scheme: str, leaf: str) -> list[str]:
-        """Why seeds have not made a leaf."""
+        """Why seeds have not made a leaf that the scheme grows."""
         runs = [run for run in self.runs if (run["network"], run["scheme"]) == (network, scheme)]
-        rows = [run["stages"].get(leaf, {}) for run in runs]
-        return [row.get("error") or row.get("status", "not run") for row in rows if "accuracy" not in row]
+        rows = [run["stages"][leaf] for run in runs if leaf in run["stages"]]
+        return [row.get("error", row["status"]) for row in rows if "accuracy" not in row]
 
     def schemes(self) -> list[str]:
         """Those that there are results of."""
@@ -94,7 +112,7 @@ def _cells(results: Results, network: str, leaf: str, scheme: str) -> list[str]:
         _spread([row["accuracy"] for row in rows], "{:.4f}".format),
         _spread([100 * row["drop"] for row in rows], "{:+.2f}".format),
         *(_spread([row[name] for row in rows], "{:,.0f}".format) for name in ("zip_bytes", "packed_bytes")),
-        _spread([row["compression"] for row in rows], "{:.1f}x".format),
+        _spread([row["compression"] for row in rows], "{:.2f}x".format),
         _spread([row["weight_entropy_bytes"] for row in rows], "{:,.0f}".format),
         *(_known([row[name] for row in rows], form) for name, form in _NPU.items()),
         "hold" if not broken else f"{broken:.0f} broken",

@@ -19,11 +19,15 @@ class Network:
         build: -> the untrained tf_keras model.
         epochs: Passes over the train split.
         learning_rate: Peak learning rate of Adam; decays to zero along a cosine.
+        train_share: Share of the train split that it is trained and compressed with, as its cost allows.
+        compression: How many times smaller than the float file a search's leaves are to be.
     """
 
     build: Callable[[], Any]
     epochs: int
     learning_rate: float
+    train_share: float
+    compression: float
 
 
 def train(network: str, data: Any, seed: int, batch_size: int) -> Any:
@@ -80,7 +84,7 @@ def _with_momentum(model: Any) -> Any:
 
 
 NETWORKS = {
-    "DS-CNN": Network(EXAMPLES["fashion-mnist"].build, epochs=8, learning_rate=4e-3),
-    "ResNet-8": Network(_resnet_8, epochs=8, learning_rate=4e-3),
-    "MobileNetV1-0.25": Network(_mobilenet, epochs=12, learning_rate=4e-3),
+    "DS-CNN": Network(EXAMPLES["fashion-mnist"].build, epochs=8, learning_rate=2e-3, train_share=0.1, compression=15),
+    "ResNet-8": Network(_resnet_8, epochs=8, learning_rate=2e-3, train_share=0.1, compression=20),
+    "MobileNetV1-0.25": Network(_mobilenet, epochs=12, learning_rate=2e-3, train_share=0.3, compression=12),
 }

@@ -52,6 +52,7 @@ def run_measured(work: Callable[[], Any], directory: Path, name: str, limit_s: f
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
+        os.setsid()  # what it starts in its turn ends with it
         _run(work, directory, name)
     stopped = ""
     try:
@@ -62,10 +63,10 @@ def run_measured(work: Callable[[], Any], directory: Path, name: str, limit_s: f
             hangs = time.perf_counter() - started > HANGS_AFTER_LIMITS * limit_s
             stopped = stopped or _beyond(pid, limit_s, limit_gb) or ("timeout" if hangs else "")
             if stopped:
-                os.kill(pid, signal.SIGKILL)
+                os.killpg(pid, signal.SIGKILL)
             time.sleep(POLL_SECONDS)
     except BaseException:
-        os.kill(pid, signal.SIGKILL)
+        os.killpg(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         raise
     took = (time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e6)
