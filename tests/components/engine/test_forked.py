@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 
 import pytest
@@ -69,3 +70,18 @@ def test_what_processes_print_goes_to_the_log(tmp_path, capfd):
     list(run_forked([lambda: os.write(1, b"loud\n")], 1, tmp_path / "log"))
     assert (tmp_path / "log").read_text() == "loud\n"
     assert capfd.readouterr().out == ""
+
+
+def test_output_does_not_go_through_what_the_parent_has_put_before_it(tmp_path, monkeypatch):
+    """A live display, for one, whose lock nobody releases in a fork."""
+
+    class Locked:
+        def write(self, text):
+            raise AssertionError("the lock is held for ever")
+
+        def flush(self):
+            """The parent does, before it forks."""
+
+    monkeypatch.setattr(sys, "stdout", Locked())
+    list(run_forked([lambda: print("loud", flush=True)], 1, tmp_path / "log"))
+    assert (tmp_path / "log").read_text() == "loud\n"

@@ -38,6 +38,14 @@ def test_what_a_file_depends_on_keeps_leaves_apart():
     assert recipes["qat"] == recipes["ptq"]
 
 
+def test_how_a_stage_is_trained_changes_no_file():
+    trained = {"epochs": 9, "learning_rate": 0.1, "qat_epochs": 7}
+    overrides = {"pruned": {"optimizer": "sgd"}}
+    assert distinct(recipes_over(WAYS, GRID, {**PARAMETERS, **trained}, overrides)) == distinct(
+        recipes_over(WAYS, GRID, PARAMETERS, {})
+    )
+
+
 def test_a_stage_of_its_own_setting_is_not_moved_by_the_parameter():
     recipes = recipes_over(
         WAYS, {"sparsity": [0.5], "clusters": [16]}, PARAMETERS, {"pruned": {"target_sparsity": 0.9}}
