@@ -7,21 +7,23 @@ import yaml
 from pydantic import ValidationError
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.search.budget import Budget, check_budget
-from collabopt.components.engine.search.fitting import PARAMETERS, check_space, default_space
+from collabopt.components.engine.search.budget import Budget
 from collabopt.components.engine.search.sharing import Place
 from collabopt.components.engine.search.space import read_space
-from collabopt.components.engine.search.terms import Terms
+from collabopt.components.engine.search.terms import terms_of
 from collabopt.pipelines import SEARCH, parameters_of
 from collabopt.pipelines.tree import TREE
 
 
-def search_arguments(pipeline: str, arguments: Mapping[str, object], space: Path | None) -> dict[str, object]:
+def search_arguments(
+    pipeline: str, arguments: Mapping[str, object], given: Mapping[str, object], space: Path | None
+) -> dict[str, object]:
     """Arguments that only a search takes.
 
     Args:
         pipeline: Name of the pipeline.
         arguments: Its other arguments.
+        given: Those of them that were given a value on the command line.
         space: File with the space; None for the default one.
 
     Returns:
@@ -36,15 +38,12 @@ def search_arguments(pipeline: str, arguments: Mapping[str, object], space: Path
         raise CollaboptError(
             f"the pipeline '{pipeline}' takes no space", where=f"--space {space}", todo=f"add --pipeline {SEARCH}"
         )
-    given = {name: value for name, value in arguments.items() if name in PARAMETERS}
     everything = {**parameters_of(pipeline), **arguments}
     overrides: dict[str, dict[str, object]] = everything["settings"]
-    places = tuple(Place(stage.name, stage.parent, stage.technique.name) for stage in TREE)
-    wanted = default_space(places, given, int(str(everything["epochs"]))) if space is None else read_space(space)
-    check_space(wanted, places, everything, overrides, given)
-    terms = Terms(places, everything, overrides, wanted, _budget(everything))
-    check_budget(terms.budget, terms.epochs_of_default)
-    return {"space": yaml.safe_dump(wanted.as_yaml()) if space is None else space.read_text(encoding="utf-8")}
+    places = [Place(stage.name, stage.parent, stage.technique.name) for stage in TREE]
+    wanted = None if space is None else read_space(space)
+    terms = terms_of(places, everything, overrides, wanted, _budget(everything), given)
+    return {"space": yaml.safe_dump(terms.space.as_yaml()) if space is None else space.read_text(encoding="utf-8")}
 
 
 def _budget(arguments: Mapping[str, object]) -> Budget:

@@ -11,11 +11,10 @@ from typing import Any
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.policy import check_task, parse_policy
-from collabopt.components.engine.search.budget import Budget, check_budget
-from collabopt.components.engine.search.fitting import check_space, default_space
+from collabopt.components.engine.search.budget import Budget
 from collabopt.components.engine.search.sharing import Place
 from collabopt.components.engine.search.space import read_space
-from collabopt.components.engine.search.terms import Terms
+from collabopt.components.engine.search.terms import Terms, terms_of
 from collabopt.pipelines import parameters_of, stages_of
 from collabopt.pipelines.local_run import LocalRun
 from collabopt.pipelines.preflight import plan_run
@@ -107,19 +106,16 @@ def plan_search(
         parameters=parameters,
         plan=plan,
     )
-    places = tuple(
+    places = [
         Place(stage.name, stage.parent, stage.technique.name) for stage in TREE if stage.name in stages_of(pipeline)
-    )
+    ]
     everything = {**defaults, **EXAMPLE_PARAMETERS.get(model, {}), **run.arguments}
     overrides: dict[str, dict[str, Any]] = everything["settings"]
-    wanted = default_space(places, given, int(everything["epochs"])) if wanted is None else wanted
-    check_space(wanted, places, everything, overrides, given)
     planned = PlannedSearch(
         run=run,
-        terms=Terms(places, everything, overrides, wanted, budget),
+        terms=terms_of(places, everything, overrides, wanted, budget, given),
         policy=None if policy is None else str(run.arguments["policy"]),
     )
-    check_budget(budget, planned.terms.epochs_of_default)
     return replace(planned, origin=_origin(planned, pipeline))
 
 

@@ -15,7 +15,7 @@ import yaml
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.fetch import EXAMPLE_SCHEME, GCS_SCHEME, TASK_SOURCE
 from collabopt.pipelines import parameters_of
-from collabopt.pipelines.arguments import pipeline_arguments
+from collabopt.pipelines.arguments import parse_parameters, pipeline_arguments
 from collabopt.pipelines.search_arguments import search_arguments
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ def plan_submission(
     Raises:
         CollaboptError: The first problem that is found.
     """
+    parameters = list(parameters)
     arguments = pipeline_arguments(
         pipeline=pipeline,
         model=_reachable(model, "--model"),
@@ -130,7 +131,7 @@ def plan_submission(
         parameters=parameters,
         plan=plan,
     )
-    arguments |= search_arguments(pipeline, arguments, space)
+    arguments |= search_arguments(pipeline, arguments, parse_parameters(parameters, parameters_of(pipeline)), space)
     if releases is not None:
         arguments["releases"] = _bucket(releases, "--releases")
     from collabopt.pipelines.cluster import read_cluster

@@ -126,6 +126,13 @@ def test_a_search_is_sent_with_its_space_and_its_budget(collabopt: Command, kube
     assert (parameters["space"], parameters["budget_trials"]) == ("clusters: [4, 8]\n", 5)
 
 
+def test_what_an_example_changes_is_searched_over_all_the_same(collabopt: Command, kubeflow: Server):
+    assert collabopt("submit", "--example", "fashion-mnist", "--pipeline", "search")[0] == 0
+    parameters = kubeflow.body_of("create_run")["runtime_config"]["parameters"]
+    assert parameters["epochs"] == 2
+    assert yaml.safe_load(parameters["space"])["epochs"] == [2, 6, 12]
+
+
 def test_what_was_given_a_value_is_not_searched_over(collabopt: Command, kubeflow: Server):
     search = ["submit", "--example", "digits", "--pipeline", "search"]
     assert collabopt(*search, "--param", "sparsity=0.7")[0] == 0

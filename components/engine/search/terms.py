@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from collabopt.components.engine.search.budget import Budget
+from collabopt.components.engine.search.budget import Budget, check_budget
+from collabopt.components.engine.search.fitting import check_space, default_space
 from collabopt.components.engine.search.sharing import Place, TrialStages, plan_stages
 from collabopt.components.engine.search.space import Configuration, Space
 
@@ -48,3 +49,32 @@ class Terms:
     def stages(self, trials: Iterable[Configuration]) -> list[TrialStages]:
         """The stages of trials, shared ones under one name."""
         return plan_stages(trials, self.places, self.parameters, self.overrides)
+
+
+def terms_of(
+    places: Iterable[Place],
+    parameters: Mapping[str, Any],
+    overrides: Mapping[str, Mapping[str, Any]],
+    space: Space | None,
+    budget: Budget,
+    given: Mapping[str, object] | None = None,
+) -> Terms:
+    """What a search is about, all of it checked.
+
+    Args:
+        places: The stages that are grown, parents first.
+        parameters: Every pipeline parameter -> its value.
+        overrides: Stage -> hyperparameter -> value.
+        space: What may be proposed; None for the default space.
+        budget: What it may cost.
+        given: Pipeline parameters that were given a value, and so are no axes.
+
+    Raises:
+        CollaboptError: Space, budget or a setting is not legal.
+    """
+    places, given = tuple(places), given or {}
+    wanted = default_space(places, given, int(parameters["epochs"])) if space is None else space
+    check_space(wanted, places, parameters, overrides, given)
+    terms = Terms(places, parameters, overrides, wanted, budget)
+    check_budget(budget, terms.epochs_of_default)
+    return terms

@@ -12,9 +12,8 @@ from collabopt.components.engine.prescreen.branches import Branch, reasons_not_t
 from collabopt.components.engine.prescreen.records import write_prescreen
 from collabopt.components.engine.progress import emit
 from collabopt.components.engine.records import PRESCREEN_FILE
-from collabopt.components.engine.search.budget import Budget, check_budget, is_spent
+from collabopt.components.engine.search.budget import Budget, is_spent
 from collabopt.components.engine.search.finished import Finished
-from collabopt.components.engine.search.fitting import check_space, default_space
 from collabopt.components.engine.search.found import LEAVES, finished_with, take_leaves
 from collabopt.components.engine.search.left_out import write_left_out
 from collabopt.components.engine.search.ongoing import Ongoing
@@ -22,7 +21,7 @@ from collabopt.components.engine.search.records import STATE_FILE, SearchState, 
 from collabopt.components.engine.search.sharing import Place, TrialStages
 from collabopt.components.engine.search.space import parse_space
 from collabopt.components.engine.search.study import Trial
-from collabopt.components.engine.search.terms import Terms
+from collabopt.components.engine.search.terms import Terms, terms_of
 from collabopt.components.engine.session import stage_session
 from collabopt.components.engine.stage_host import hosted
 from collabopt.components.engine.stage_result import StageResult
@@ -107,12 +106,7 @@ def _terms(
     settings: Mapping[str, Mapping[str, object]],
     budget: Budget,
 ) -> Terms:
-    places = _parents_first(stages)
-    wanted = parse_space(space) if space else default_space(places, {}, int(parameters["epochs"]))
-    check_space(wanted, places, parameters, settings)
-    terms = Terms(places, parameters, settings, wanted, budget)
-    check_budget(budget, terms.epochs_of_default)
-    return terms
+    return terms_of(_parents_first(stages), parameters, settings, parse_space(space) if space else None, budget)
 
 
 def _parents_first(stages: Mapping[str, Mapping[str, str]]) -> tuple[Place, ...]:
