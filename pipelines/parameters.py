@@ -62,11 +62,13 @@ class SearchParameters(Parameters):
         space: What to try, as YAML; empty for the default space.
         budget_trials: Most trials, the default configuration included.
         budget_epochs: Most epochs of training over all stages; 0 for no limit.
+        budget_minutes: Wall time since the first proposal after which no wave is proposed; 0 for no limit.
     """
 
     space: str = ""
     budget_trials: int = 12
     budget_epochs: int = 0
+    budget_minutes: float = 0.0
 
 
 Taken = TypeVar("Taken", bound=Parameters)

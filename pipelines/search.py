@@ -65,6 +65,7 @@ def _propose(
         space=parameters.space,
         budget_trials=parameters.budget_trials,
         budget_epochs=parameters.budget_epochs,
+        budget_minutes=parameters.budget_minutes,
         size=size,
         **known,
     )

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.search.budget import Budget
+from collabopt.components.engine.search.budget import Budget, budget_of
 from collabopt.components.engine.search.sharing import Place
 from collabopt.components.engine.search.space import read_space
 from collabopt.components.engine.search.terms import terms_of
@@ -46,23 +46,16 @@ def search_arguments(
     return {"space": yaml.safe_dump(terms.space.as_yaml()) if space is None else space.read_text(encoding="utf-8")}
 
 
-def _budget(arguments: Mapping[str, object]) -> Budget:
+def _budget(arguments: Mapping[str, Any]) -> Budget:
     from collabopt.pipelines.search import TRIALS_OF_A_WAVE, WAVES
 
     most = 1 + WAVES * TRIALS_OF_A_WAVE
-    given = {"trials": arguments["budget_trials"], "epochs": arguments["budget_epochs"] or None}
-    if int(str(given["trials"])) > most:
+    trials = arguments["budget_trials"]
+    if trials > most:
         raise CollaboptError(
-            f"a budget of {given['trials']} trials is more than the pipeline has room for",
-            where=f"--param budget_trials={given['trials']}",
+            f"a budget of {trials} trials is more than the pipeline has room for",
+            where=f"--param budget_trials={trials}",
             todo=f"allow {most} at most: the default configuration and {WAVES} waves of {TRIALS_OF_A_WAVE}",
         )
-    try:
-        return Budget.model_validate(given)
-    except ValidationError as error:
-        name = error.errors()[0]["loc"][0]
-        raise CollaboptError(
-            f"a budget of {given[str(name)]} {name} is too small for one trial",
-            where=f"--param budget_{name}={given[str(name)]}",
-            todo="allow at least one trial, or leave it out",
-        ) from error
+    limits = {name: arguments[f"budget_{name}"] or None for name in ("epochs", "minutes")}
+    return budget_of({"trials": trials, **limits}, "--param budget_{name}={value}")

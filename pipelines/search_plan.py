@@ -11,7 +11,7 @@ from typing import Any
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.policy import check_task, parse_policy
-from collabopt.components.engine.search.budget import Budget
+from collabopt.components.engine.search.budget import budget_of
 from collabopt.components.engine.search.sharing import Place
 from collabopt.components.engine.search.space import read_space
 from collabopt.components.engine.search.terms import Terms, terms_of
@@ -89,7 +89,7 @@ def plan_search(
     from collabopt.pipelines.arguments import EXAMPLE_PARAMETERS, check_pipeline, parse_parameters
 
     check_pipeline(pipeline)
-    budget = _budget(trials, epochs, minutes)
+    budget = budget_of({"trials": trials, "epochs": epochs, "minutes": minutes}, "--{name} {value}")
     defaults = parameters_of(pipeline)
     given = parse_parameters(parameters := list(parameters), defaults)
     wanted = None if space is None else read_space(space)
@@ -117,18 +117,6 @@ def plan_search(
         policy=None if policy is None else str(run.arguments["policy"]),
     )
     return replace(planned, origin=_origin(planned, pipeline))
-
-
-def _budget(trials: int | None, epochs: int | None, minutes: float | None) -> Budget:
-    options = {"trials": trials, "epochs": epochs, "minutes": minutes}
-    for name, value in options.items():
-        if value is not None and not value > 0:
-            raise CollaboptError(
-                f"a budget of {value:g} {name} is too small for one trial",
-                where=f"--{name} {value:g}",
-                todo="allow at least one trial, or leave the option out",
-            )
-    return Budget(**{name: value for name, value in options.items() if value is not None})  # type: ignore[arg-type]
 
 
 def _origin(planned: PlannedSearch, pipeline: str) -> dict[str, Any]:

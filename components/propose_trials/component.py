@@ -29,6 +29,7 @@ def propose_trials(
     settings: dict = {},
     budget_trials: int = 12,
     budget_epochs: int = 0,
+    budget_minutes: float = 0.0,
 ) -> list:
     """Learn from the trials of a search so far, and propose the next ones.
 
@@ -52,6 +53,7 @@ def propose_trials(
         settings: Stage name -> hyperparameter -> value, for all trials.
         budget_trials: Most trials, the default configuration included.
         budget_epochs: Most epochs of training over all stages; 0 for no limit.
+        budget_minutes: Wall time since the first proposal after which no wave is proposed; 0 for no limit.
 
     Returns:
         Output: The trials: a list with `<stage>_stage`, `<stage>_overrides` and `<stage>_skip` for every stage of each.
@@ -75,6 +77,7 @@ def propose_trials(
         settings=settings,
         budget_trials=budget_trials,
         budget_epochs=budget_epochs,
+        budget_minutes=budget_minutes,
         size=size,
     )
     result.write_to(search)

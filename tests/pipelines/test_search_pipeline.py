@@ -141,6 +141,7 @@ def propose(searched, host, tmp_path, monkeypatch):
             "settings": {},
             "budget_trials": 12,
             "budget_epochs": 0,
+            "budget_minutes": 0.0,
             "size": 2,
         }
         return json.loads(propose_stage(**{**given, **changed}).values["trials"])
@@ -148,9 +149,10 @@ def propose(searched, host, tmp_path, monkeypatch):
     return call
 
 
-def test_a_wave_after_the_end_is_the_default_configuration_again(propose):
-    first = propose(False, budget_trials=1)
-    assert propose(True, budget_trials=1) == first
+@pytest.mark.parametrize("spent", [{"budget_trials": 1}, {"budget_minutes": 1e-6}])
+def test_a_wave_after_the_end_is_the_default_configuration_again(propose, spent):
+    first = propose(False, **spent)
+    assert propose(True, **spent) == first
     assert first[0]["cqat_stage"] == "cqat@0" and first[0]["cqat_skip"] == ""
 
 
@@ -186,6 +188,7 @@ def test_a_policy_about_another_npu_is_searched_by_that_ones_figures(propose):
         ({"space": "cluster: [4]"}, "did you mean 'clusters'"),
         ({"space": "clusters: []"}, "has no value"),
         ({"budget_epochs": 1}, "too small for one trial"),
+        ({"budget_minutes": -1.0}, "too small for one trial"),
         ({"policy": "goals: [{figure: f1, max_drop: 0.1, higher_is_better: true}]"}, "nor a metric of the task"),
     ],
 )

@@ -154,6 +154,7 @@ def test_what_was_given_a_value_is_not_searched_over(collabopt: Command, kubeflo
         ("cluster: [4, 8]", ["--pipeline", "search"], "did you mean 'clusters'"),
         ("clusters: [4]", ["--pipeline", "search", "--param", "budget_trials=0"], "--param budget_trials=0"),
         ("clusters: [4]", ["--pipeline", "search", "--param", "budget_epochs=5"], "too small for one trial"),
+        ("clusters: [4]", ["--pipeline", "search", "--param", "budget_minutes=-1"], "--param budget_minutes=-1"),
         ("clusters: [4]", [], "'exhaustive' takes no space"),
     ],
 )

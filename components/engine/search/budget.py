@@ -1,6 +1,7 @@
 """What a search may cost."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -34,6 +35,26 @@ class Used(Checked):
     trials: int = 0
     epochs: int = 0
     minutes: float = 0.0
+
+
+def budget_of(limits: Mapping[str, Any], option: str) -> Budget:
+    """A budget of limits as they were given.
+
+    Args:
+        limits: `trials`, `epochs`, `minutes` -> the limit; None, or nothing, for that by default.
+        option: How they were given, for messages: "--param budget_{name}={value}".
+
+    Raises:
+        CollaboptError: A limit allows no trial.
+    """
+    for name, value in limits.items():
+        if value is not None and not value > 0:
+            raise CollaboptError(
+                f"a budget of {value:g} {name} is too small for one trial",
+                where=option.format(name=name, value=f"{value:g}"),
+                todo="allow at least one trial, or leave it out",
+            )
+    return Budget(**{name: value for name, value in limits.items() if value is not None})
 
 
 def check_budget(budget: Budget, epochs_of_a_trial: int) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ class SearchState(_Frozen):
         policy: The policy in effect, as YAML; "" as long as it depends on the default configuration, which is not
             trained yet.
         minutes: Wall time of all waves.
+        begun: When the first wave was proposed, where wall time goes on between waves: on a cluster.
         left_out: Name of a stage -> why it is not trained.
     """
 
@@ -40,6 +42,7 @@ class SearchState(_Frozen):
     budget: Budget
     policy: str = ""
     minutes: float = 0.0
+    begun: datetime | None = None
     left_out: dict[str, str] = Field(default_factory=dict)
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from collabopt.components.engine.prescreen.branches import Branch, reasons_not_t
 from collabopt.components.engine.prescreen.records import write_prescreen
 from collabopt.components.engine.progress import emit
 from collabopt.components.engine.records import PRESCREEN_FILE
-from collabopt.components.engine.search.budget import Budget, is_spent
+from collabopt.components.engine.search.budget import Budget, budget_of, is_spent
 from collabopt.components.engine.search.finished import Finished
 from collabopt.components.engine.search.found import LEAVES, finished_with, take_leaves
 from collabopt.components.engine.search.left_out import write_left_out
@@ -46,6 +47,7 @@ def propose_stage(
     settings: Mapping[str, Mapping[str, object]],
     budget_trials: int,
     budget_epochs: int,
+    budget_minutes: float,
     size: int,
 ) -> StageResult:
     """Learns from the leaves of the last wave, and says what the next one trains.
@@ -67,6 +69,7 @@ def propose_stage(
         settings: Stage name -> hyperparameter -> value.
         budget_trials: Most trials.
         budget_epochs: Most epochs of training over all stages; 0 for no limit.
+        budget_minutes: Wall time since the first proposal after which no wave is proposed; 0 for no limit.
         size: Most trials of the wave; 0 to end the search, for the gate.
 
     Returns:
@@ -82,8 +85,10 @@ def propose_stage(
         take_leaves(map(Path, leaves), found)
         finished = finished_with(Path(baseline), Path(dataset), found)
         given = {name: as_given(value) for name, value in parameters.items()}
-        terms = _terms(stages, space, given, settings, Budget(trials=budget_trials, epochs=budget_epochs or None))
-        state = read_state(found / STATE_FILE) or _begun(terms, policy, finished)
+        limits = {"trials": budget_trials, "epochs": budget_epochs or None, "minutes": budget_minutes or None}
+        budget = budget_of(limits, "budget_{name}={value}")
+        terms = _terms(stages, space, given, settings, budget)
+        state = _until_now(read_state(found / STATE_FILE) or _begun(terms, policy, finished))
         write_state(state, found / STATE_FILE)
         with tempfile.NamedTemporaryFile() as log:
             search = Ongoing(terms, found, state, finished, Path(log.name))
@@ -121,7 +126,13 @@ def _parents_first(stages: Mapping[str, Mapping[str, str]]) -> tuple[Place, ...]
 
 def _begun(terms: Terms, policy: str, finished: Finished) -> SearchState:
     check_task(parse_policy(policy), load_task(next(iter(finished.records.values())).task))
-    return SearchState(origin={"space": terms.space.as_yaml()}, run_id="", budget=terms.budget, policy=policy)
+    origin = {"space": terms.space.as_yaml()}
+    return SearchState(origin=origin, run_id="", budget=terms.budget, policy=policy, begun=datetime.now(UTC))
+
+
+def _until_now(state: SearchState) -> SearchState:
+    assert state.begun is not None
+    return state.model_copy(update={"minutes": (datetime.now(UTC) - state.begun).total_seconds() / 60})
 
 
 def _learn(search: Ongoing) -> None:
