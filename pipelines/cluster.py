@@ -216,6 +216,23 @@ class Workflow(Checked):
     ttl_after_failure: Duration | None = Field(default=None, description="Instead of `ttl`, where it failed.")
 
 
+class SearchWaves(Checked):
+    """How a search is spread over the cluster; the pipeline `search` is compiled with it."""
+
+    waves: int = Field(
+        default=4,
+        ge=1,
+        le=8,  # more make the compiled pipeline larger than what etcd takes
+        description="Waves of trials after the default configuration, each learning from the ones before it.",
+    )
+    trials_at_once: int = Field(default=3, ge=1, le=64, description="Most trials of a wave, all trained side by side.")
+
+    @property
+    def most_trials(self) -> int:
+        """Of a whole search, the default configuration included."""
+        return 1 + self.waves * self.trials_at_once
+
+
 class ClusterSettings(Checked):
     """What a pipeline's pods need of a cluster.
 
@@ -238,6 +255,7 @@ class ClusterSettings(Checked):
     mlflow: Mlflow = Field(default=Mlflow(), description="Where stages log to.")
     gcs: Gcs = Field(default=Gcs(), description="What stages use Google Cloud Storage with.")
     workflow: Workflow = Field(default=Workflow(), description="Deadline of the run, and how long it is kept.")
+    search: SearchWaves = Field(default=SearchWaves(), description="How a search is spread over the cluster.")
     all_stages: StageSettings = Field(default=StageSettings(), description="What every stage's pod needs.")
     training: StageSettings = Field(
         default=StageSettings(), description=f"The stages that train: {', '.join(sorted(_TRAINING))}."

@@ -12,7 +12,7 @@ from kfp.dsl.graph_component import GraphComponent
 
 from collabopt import components
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.pipelines import load_pipeline
+from collabopt.pipelines import SEARCH, load_pipeline
 from collabopt.pipelines.arguments import check_pipeline
 from collabopt.pipelines.cluster import ClusterSettings
 from collabopt.pipelines.placement import on_cluster
@@ -30,6 +30,10 @@ def build_pipeline(name: str, cluster: ClusterSettings) -> GraphComponent:
         name: Its name.
         cluster: The settings.
     """
+    if name == SEARCH:
+        from collabopt.pipelines.search import search_pipeline
+
+        return on_cluster(search_pipeline(cluster.search), cluster)
     return on_cluster(load_pipeline(name), cluster)
 
 

@@ -1,7 +1,7 @@
 """A search on Kubeflow: waves of trials through `dsl.ParallelFor`, then the gate over the leaves of all.
 
-How many waves there are, and how wide they may be, is fixed when the pipeline is compiled; space and budget are
-parameters of the run. Between two waves `propose_trials` learns and proposes. Every trial grows the whole tree;
+How many waves there are, and how wide they may be, is fixed when the pipeline is compiled, by the settings of the
+cluster; space and budget are parameters of the run. Between two waves `propose_trials` learns and proposes. Every trial grows the whole tree;
 Kubeflow's cache holds what an earlier wave, or an earlier run that was cut off, has trained with the same settings.
 """
 
@@ -11,30 +11,30 @@ from typing import Any
 from kfp import dsl
 
 from collabopt import components
+from collabopt.pipelines.cluster import SearchWaves
 from collabopt.pipelines.grow import Grown, branch_of, lay_ground
 from collabopt.pipelines.parameters import SearchParameters, pipeline
 from collabopt.pipelines.tree import ROOT, TREE, Tree
 
-# After the first, which is the default configuration alone: so the default budget of 12 trials is spent.
-WAVES = 4
-TRIALS_OF_A_WAVE = 3
+
+BY_DEFAULT = SearchWaves()
 
 
-def search_pipeline(waves: int = WAVES, trials: int = TRIALS_OF_A_WAVE, tree: Tree = TREE) -> Any:
+def search_pipeline(spread: SearchWaves = BY_DEFAULT, tree: Tree = TREE) -> Any:
     """Builds the pipeline.
 
     Args:
-        waves: Waves after the default configuration.
-        trials: Most trials of a wave, all of which may run at once.
+        spread: Waves after the default configuration, and their size.
         tree: What every trial grows.
     """
+    trials = spread.trials_at_once
 
     @pipeline(name="search", kind=SearchParameters)
     def search(parameters: SearchParameters) -> None:
         """Searches for the configuration that the model bears best, and lets the gate choose among all leaves."""
         ground = lay_ground(parameters, tree)
         proposed = _propose(ground, tree, parameters, "propose-0", 1)
-        for wave in range(1, waves + 1):
+        for wave in range(1, spread.waves + 1):
             leaves = _train(ground, tree, proposed, trials)
             proposed = _propose(ground, tree, parameters, f"propose-{wave}", trials, before=proposed, leaves=leaves)
         leaves = _train(ground, tree, proposed, trials)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -14,9 +14,16 @@ from collabopt.components.engine.search.terms import terms_of
 from collabopt.pipelines import SEARCH, parameters_of
 from collabopt.pipelines.tree import TREE
 
+if TYPE_CHECKING:
+    from collabopt.pipelines.cluster import SearchWaves
+
 
 def search_arguments(
-    pipeline: str, arguments: Mapping[str, object], given: Mapping[str, object], space: Path | None
+    pipeline: str,
+    arguments: Mapping[str, object],
+    given: Mapping[str, object],
+    space: Path | None,
+    spread: "SearchWaves",
 ) -> dict[str, object]:
     """Arguments that only a search takes.
 
@@ -25,6 +32,7 @@ def search_arguments(
         arguments: Its other arguments.
         given: Those of them that were given a value on the command line.
         space: File with the space; None for the default one.
+        spread: Waves that the pipeline is compiled with.
 
     Returns:
         For a search its space as YAML: the default one without the axes that were given a value, where none is given.
@@ -42,20 +50,18 @@ def search_arguments(
     overrides: dict[str, dict[str, object]] = everything["settings"]
     places = [Place(stage.name, stage.parent, stage.technique.name) for stage in TREE]
     wanted = None if space is None else read_space(space)
-    terms = terms_of(places, everything, overrides, wanted, _budget(everything), given)
+    terms = terms_of(places, everything, overrides, wanted, _budget(everything, spread), given)
     return {"space": yaml.safe_dump(terms.space.as_yaml()) if space is None else space.read_text(encoding="utf-8")}
 
 
-def _budget(arguments: Mapping[str, Any]) -> Budget:
-    from collabopt.pipelines.search import TRIALS_OF_A_WAVE, WAVES
-
-    most = 1 + WAVES * TRIALS_OF_A_WAVE
+def _budget(arguments: Mapping[str, Any], spread: "SearchWaves") -> Budget:
     trials = arguments["budget_trials"]
-    if trials > most:
+    if trials > spread.most_trials:
         raise CollaboptError(
             f"a budget of {trials} trials is more than the pipeline has room for",
             where=f"--param budget_trials={trials}",
-            todo=f"allow {most} at most: the default configuration and {WAVES} waves of {TRIALS_OF_A_WAVE}",
+            todo=f"allow {spread.most_trials} at most (the default configuration and {spread.waves} waves of "
+            f"{spread.trials_at_once}), or add --cluster-set search.waves=8",
         )
     limits = {name: arguments[f"budget_{name}"] or None for name in ("epochs", "minutes")}
     return budget_of({"trials": trials, **limits}, "--param budget_{name}={value}")

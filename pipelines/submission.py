@@ -131,12 +131,13 @@ def plan_submission(
         parameters=parameters,
         plan=plan,
     )
-    arguments |= search_arguments(pipeline, arguments, parse_parameters(parameters, parameters_of(pipeline)), space)
-    if releases is not None:
-        arguments["releases"] = _bucket(releases, "--releases")
     from collabopt.pipelines.cluster import read_cluster
 
     pods = read_cluster(cluster, cluster_overrides)
+    given = parse_parameters(parameters, parameters_of(pipeline))
+    arguments |= search_arguments(pipeline, arguments, given, space, pods.search)
+    if releases is not None:
+        arguments["releases"] = _bucket(releases, "--releases")
     if mlflow_experiment is not None:
         # Where Kubeflow's MLflow plugin is not installed, the stages find the experiment by themselves.
         pods = pods.model_copy(update={"mlflow": pods.mlflow.model_copy(update={"experiment_name": mlflow_experiment})})

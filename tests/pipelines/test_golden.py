@@ -16,7 +16,7 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.pipelines import PIPELINES
+from collabopt.pipelines import PIPELINES, SEARCH
 from collabopt.pipelines.cluster import ClusterSettings, read_cluster
 from collabopt.pipelines.compilation import build_pipeline, compile_pipeline
 
@@ -206,19 +206,25 @@ def changed(path: tuple[str, ...]) -> Iterator[dict[str, Any]]:
             yield copy.deepcopy(values)
 
 
-def built(cluster: ClusterSettings) -> dict[str, Any]:
-    """Summary of the smallest pipeline that has a stage of every kind."""
-    pipeline = build_pipeline("quantization", cluster)
+def built(cluster: ClusterSettings, name: str) -> dict[str, Any]:
+    pipeline = build_pipeline(name, cluster)
     return summary(json_format.MessageToDict(pipeline.pipeline_spec), json_format.MessageToDict(pipeline.platform_spec))
 
 
+# The smallest pipeline that has a stage of every kind, and the one that some settings are about.
+HAS_EVERY_KIND = "quantization"
+
+
 @pytest.fixture(scope="module")
-def with_every_setting() -> dict[str, Any]:
-    return built(read_cluster(EVERY_SETTING))
+def with_every_setting() -> dict[str, dict[str, Any]]:
+    return {name: built(read_cluster(EVERY_SETTING), name) for name in (HAS_EVERY_KIND, SEARCH)}
 
 
 @pytest.mark.parametrize("path", SETTINGS, ids=".".join)
-def test_no_setting_is_without_effect(path: tuple[str, ...], with_every_setting: dict[str, Any], tmp_path: Path):
+def test_no_setting_is_without_effect(
+    path: tuple[str, ...], with_every_setting: dict[str, dict[str, Any]], tmp_path: Path
+):
+    name = SEARCH if path[0] == "search" else HAS_EVERY_KIND
     for values in variants(path):
         file = tmp_path / "cluster.yaml"
         file.write_text(yaml.safe_dump(values))
@@ -226,6 +232,6 @@ def test_no_setting_is_without_effect(path: tuple[str, ...], with_every_setting:
             cluster = read_cluster(file)
         except CollaboptError:
             continue  # not legal there; another place or another value is
-        assert built(cluster) != with_every_setting, values
+        assert built(cluster, name) != with_every_setting[name], values
         return
     pytest.fail(f"give {'.'.join(path)} in {EVERY_SETTING.name}")

@@ -15,10 +15,9 @@ from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.stage_host import stage_host
 from collabopt.components.engine.stages import propose_stage
 from collabopt.pipelines import parameters_of
-from collabopt.pipelines.cluster import read_cluster
+from collabopt.pipelines.cluster import SearchWaves, read_cluster
 from collabopt.pipelines.compilation import compile_pipeline
 from collabopt.pipelines.grow import branch_of
-from collabopt.pipelines.search import TRIALS_OF_A_WAVE, WAVES
 from collabopt.pipelines.tree import CLUSTERING, ROOT, TREE
 
 PROGRAM = """
@@ -26,6 +25,7 @@ import json, sys
 import tf_keras
 from kfp import local
 from collabopt.components.engine.stage_host import stage_host
+from collabopt.pipelines.cluster import SearchWaves
 from collabopt.pipelines.search import search_pipeline
 from collabopt.pipelines.tree import CLUSTERING
 
@@ -36,7 +36,7 @@ tensor = layers.Conv2D(8, 3, activation="relu", name="conv")(image)
 tensor = layers.Dense(3, activation="softmax", name="dense")(layers.Flatten()(tensor))
 tf_keras.Model(image, tensor).save("model.keras")
 local.init(local.SubprocessRunner(use_venv=False), pipeline_root="root", workspace_root="workspace")
-pipeline = search_pipeline(waves=1, trials=2, tree=CLUSTERING)
+pipeline = search_pipeline(SearchWaves(waves=1, trials_at_once=2), tree=CLUSTERING)
 with stage_host():
     pipeline(**json.loads(sys.argv[1]))
 """
@@ -197,20 +197,22 @@ def test_bad_input_ends_the_search_before_anything_is_trained(propose, changed, 
         propose(False, **changed)
 
 
-def test_kubeflows_cache_knows_a_stage_in_every_wave(tmp_path):
+@pytest.mark.parametrize("spread", [SearchWaves(), SearchWaves(waves=2, trials_at_once=5)])
+def test_kubeflows_cache_knows_a_stage_in_every_wave(tmp_path, spread):
     """Its key is container, values and what the inputs were made by; see `test_caching`."""
     file = tmp_path / "search.yaml"
-    compile_pipeline("search", read_cluster(None), file)
+    given = [f"search.waves={spread.waves}", f"search.trials_at_once={spread.trials_at_once}"]
+    compile_pipeline("search", read_cluster(None, given), file)
     spec = next(yaml.load_all(file.read_text(), yaml.CSafeLoader))
     waves = [name for name in spec["root"]["dag"]["tasks"] if name.startswith("for-loop")]
-    assert len(waves) == 1 + WAVES
-    keys = [_keys_in(spec, wave) for wave in waves]
+    assert len(waves) == 1 + spread.waves
+    keys = [_keys_in(spec, wave, spread.trials_at_once) for wave in waves]
     assert set(keys[0]) == {stage.name for stage in TREE} and all(each == keys[0] for each in keys)
 
 
-def _keys_in(spec, wave):
+def _keys_in(spec, wave, at_once):
     task = spec["root"]["dag"]["tasks"][wave]
-    assert task["iteratorPolicy"]["parallelismLimit"] == TRIALS_OF_A_WAVE
+    assert task["iteratorPolicy"]["parallelismLimit"] == at_once
     keys = {}
     for inner in spec["components"][task["componentRef"]["name"]]["dag"]["tasks"].values():
         component = spec["components"][inner["componentRef"]["name"]]

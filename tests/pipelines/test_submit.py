@@ -150,6 +150,11 @@ def test_what_was_given_a_value_is_not_searched_over(collabopt: Command, kubeflo
             "'clusters' is an axis and has a value already",
         ),
         ("clusters: [4]", ["--pipeline", "search", "--param", "budget_trials=500"], "allow 13 at most"),
+        (
+            "clusters: [4]",
+            ["--pipeline", "search", "--param", "budget_trials=12", "--cluster-set", "search.waves=2"],
+            "allow 7 at most",
+        ),
         ("clusters: [4, 1]", ["--pipeline", "search"], "clusters=1"),
         ("cluster: [4, 8]", ["--pipeline", "search"], "did you mean 'clusters'"),
         ("clusters: [4]", ["--pipeline", "search", "--param", "budget_trials=0"], "--param budget_trials=0"),
