@@ -1,8 +1,9 @@
 """A search on Kubeflow: waves of trials through `dsl.ParallelFor`, then the gate over the leaves of all.
 
 How many waves there are, and how wide they may be, is fixed when the pipeline is compiled, by the settings of the
-cluster; space and budget are parameters of the run. Between two waves `propose_trials` learns and proposes. Every trial grows the whole tree;
-Kubeflow's cache holds what an earlier wave, or an earlier run that was cut off, has trained with the same settings.
+cluster; space and budget are parameters of the run. Between two waves `propose_trials` learns and proposes. Every
+trial grows the whole tree; Kubeflow's cache holds what an earlier wave, or an earlier run that was cut off, has trained
+with the same settings.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,6 @@ from collabopt.pipelines.cluster import SearchWaves
 from collabopt.pipelines.grow import Grown, branch_of, lay_ground
 from collabopt.pipelines.parameters import SearchParameters, pipeline
 from collabopt.pipelines.tree import ROOT, TREE, Tree
-
 
 BY_DEFAULT = SearchWaves()
 

@@ -1,7 +1,10 @@
 """An example's data and baseline on disk, to grow stages on by hand."""
 
+import itertools
+import json
 import os
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,8 @@ from collabopt.components.engine.bindings import inputs_of
 from collabopt.components.engine.records import REPORT_FILE, read_leaf_report, read_stage_record
 from collabopt.components.engine.stages import import_model_stage, load_dataset_stage, run_stage
 from collabopt.components.engine.training.task import DEFAULT_TASK
-from collabopt.pipelines.arguments import EXAMPLE_PARAMETERS
+from collabopt.components.engine.versions import versions
+from collabopt.pipelines.arguments import EXAMPLE_PARAMETERS, parse_value
 from collabopt.pipelines.parameters import Parameters
 from collabopt.pipelines.tree import ROOT, Stage
 
@@ -70,3 +74,26 @@ def metrics_of(output: Path) -> dict[str, float]:
     """Metrics of a stage's outcome: of the `.tflite` where there is one, else of the fp32 model."""
     read = read_leaf_report if (output / REPORT_FILE).is_file() else read_stage_record
     return dict(read(output).metrics)
+
+
+def combinations(texts: list[str]) -> list[dict[str, Any]]:
+    """Every combination of `name=value,value` axes."""
+    axes = {}
+    for text in texts:
+        name, _, values = text.partition("=")
+        axes[name] = [parse_value(value, text) for value in values.split(",")]
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def add_experiment(file: Path, conditions: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """Adds what was measured to a file of results, a list, with versions and machine.
+
+    Args:
+        file: Where to; made if missing.
+        conditions: What was the same for all rows.
+        rows: What was measured.
+    """
+    experiments = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    made = {"measured": f"{datetime.now():%Y-%m-%d}", "cores": os.cpu_count(), "versions": versions()}
+    experiments.append({**conditions, **made, "rows": rows})
+    file.write_text(json.dumps(experiments, indent=1) + "\n", encoding="utf-8")

@@ -7,36 +7,21 @@ stage with every combination, and prints the metric on the validation split: of 
 """
 
 import argparse
-import itertools
-import json
-import os
 import statistics
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from planted import metrics_of, plant
+from planted import add_experiment, combinations, metrics_of, plant
 
 from collabopt.components.engine.records import validation_name
 from collabopt.components.engine.stage_host import stage_host
 from collabopt.components.engine.training.classification import TASK
-from collabopt.components.engine.versions import versions
-from collabopt.pipelines.arguments import parse_value
 from collabopt.pipelines.tree import TREE, Stage
 
 RESULTS = Path(__file__).resolve().parent / "results" / "recipes.json"
-
-
-def combinations(texts: list[str]) -> list[dict[str, Any]]:
-    """Every combination of `name=value,value` axes."""
-    axes = {}
-    for text in texts:
-        name, _, values = text.partition("=")
-        axes[name] = [parse_value(value, f"--try {text}") for value in values.split(",")]
-    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
 def measure(stage: Stage, tries: list[dict[str, Any]], source: str, train_share: float, seed: int) -> Iterator[float]:
@@ -86,11 +71,8 @@ def main() -> None:
             for settings, validation in zip(given, found, strict=True):
                 rows.append({"seed": seed, "settings": settings, "validation": validation})
     print(table(rows))
-    experiments = json.loads(arguments.json.read_text(encoding="utf-8")) if arguments.json.is_file() else []
     conditions = {"stage": stage.name, "example": arguments.example, "train_share": arguments.train_share}
-    made = {"measured": f"{datetime.now():%Y-%m-%d}", "cores": os.cpu_count(), "versions": versions()}
-    experiments.append({**conditions, **made, "rows": rows})
-    arguments.json.write_text(json.dumps(experiments, indent=1) + "\n", encoding="utf-8")
+    add_experiment(arguments.json, conditions, rows)
 
 
 if __name__ == "__main__":

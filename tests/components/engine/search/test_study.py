@@ -1,5 +1,7 @@
 """What Optuna proposes, and that an interruption changes none of it."""
 
+import statistics
+
 import pytest
 
 from collabopt.components.engine.search.objectives import Objective
@@ -157,3 +159,37 @@ def test_ranges_are_kept_to(study):
     proposed = [trial.configuration for trial in opened.trials()]
     assert all(space.holds(each) for each in proposed)
     assert all(type(each["clusters"]) is int for each in proposed)
+
+
+LINE = parse_space("sparsity: {low: 0.1, high: 0.9}\n")
+
+
+def proposed_sparsities(study, file, answer_to, answered=24, asked=8):
+    """What is proposed, without an answer in between, once so many proposals have been answered."""
+    opened = study(space=LINE, file=file)
+    opened.begin({"sparsity": 0.5})
+    while len(opened.trials()) < answered:
+        opened.propose()
+        for trial in opened.trials():
+            if not trial.answered:
+                opened.tell(trial, answer_to(trial.configuration["sparsity"]))
+    for _ in range(asked):
+        opened.propose()
+    return [trial.configuration["sparsity"] for trial in opened.trials()[answered:]]
+
+
+def test_proposals_keep_to_where_the_goals_are_met(study):
+    """Both objectives say: as sparse as can be; a goal says: not above 0.5."""
+    free = proposed_sparsities(study, "free.db", lambda sparsity: Told([sparsity, -sparsity], [0.0]))
+    bound = proposed_sparsities(
+        study, "bound.db", lambda sparsity: Told([sparsity, -sparsity], [max(0.0, sparsity - 0.5)])
+    )
+    assert statistics.mean(bound) < 0.5 < 0.6 < statistics.mean(free)
+
+
+def test_proposals_of_one_wave_keep_apart(study):
+    """The best is known well, and the first of the wave is there: the others are not all beside it."""
+    wave = proposed_sparsities(
+        study, "wave.db", lambda sparsity: Told([-abs(sparsity - 0.3), abs(sparsity - 0.3)], [0.0])
+    )
+    assert max(wave) - min(wave) > 0.2
