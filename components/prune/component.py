@@ -1,5 +1,7 @@
 """Prune a model by weight magnitude while fine-tuning it."""
 
+from typing import Optional
+
 from kfp import dsl
 
 from collabopt.components.image import component
@@ -23,7 +25,7 @@ def prune(
     learning_rate: float = 1e-4,
     learning_rate_schedule: str = "cosine",
     optimizer: str = "adam",
-    distillation_weight: float = 0.0,
+    distillation_weight: Optional[float] = None,  # noqa: UP045
     distillation_temperature: float = 1.0,
     seed: int = 0,
     overrides: dict = {},
@@ -50,7 +52,8 @@ def prune(
         learning_rate: Initial learning rate; well below that of the original training.
         learning_rate_schedule: `cosine`, down to zero, or `constant`.
         optimizer: `adam`, `sgd`, `rmsprop` or `adamw`.
-        distillation_weight: Share of the loss that compares outputs with the parent's, its teacher; 0 for labels alone.
+        distillation_weight: Share of the loss that compares outputs with the parent's, its teacher; 0 for labels alone,
+            which is the default for tasks that cannot; else it is 0.5.
         distillation_temperature: Softens the outputs of both, from 1.
         seed: Seeds shuffling and initialisation; the same seed gives the same bytes.
         overrides: Hyperparameters by name that take precedence over the inputs above.

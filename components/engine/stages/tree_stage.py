@@ -27,6 +27,7 @@ from collabopt.components.engine.techniques import (
 )
 from collabopt.components.engine.tracking import stage_run
 from collabopt.components.engine.tracking.stage_account import lineage_tags
+from collabopt.components.engine.training.distillation import with_teacher
 from collabopt.components.engine.training.task import Task, load_task
 from collabopt.components.engine.versions import versions
 
@@ -65,7 +66,8 @@ def run_stage(
         CollaboptError: Bad settings, or a model that the technique cannot take.
     """
     with stage_session(stage):
-        checked = settings_for(technique, {**settings, **overrides}, stage)
+        purpose = load_task(task)
+        checked = with_teacher(settings_for(technique, {**settings, **overrides}, stage), purpose)
         parent_record = read_parent(parent)
         data = StoredDataset(dataset)
         _check_parent(technique, stage, parent_record, data)
@@ -86,7 +88,7 @@ def run_stage(
             )
             if reason:
                 return skip_stage(record, Path(output), run)
-            work = Work(stage, parent, parent_record, data, load_task(task), run)
+            work = Work(stage, parent, parent_record, data, purpose, run)
             make_deterministic(step.settings["seed"])
             if TECHNIQUES[technique].deploys:
                 leaf = _LEAVES[technique](work, checked, record.claims)

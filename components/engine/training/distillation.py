@@ -8,7 +8,15 @@ Mishra & Marr 2017 (https://arxiv.org/abs/1711.05852).
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+from collabopt.components.engine.settings import Settings, TrainingSettings
+from collabopt.components.engine.training.task import Task
+
+DEFAULT_WEIGHT = 0.5
+"""Share of the teacher where nothing else is said; `tests/benchmarks/distillation.py` is what it was chosen by."""
+
+_Settings = TypeVar("_Settings", bound=Settings)
 
 # Half of the step in which an int8 softmax tells probabilities: no output of a student says less. It also keeps the
 # gradient of a logarithm finite where an output is quantized to zero.
@@ -30,6 +38,18 @@ class Teacher:
     loss: Callable[[Any, Any, float], Any]
     weight: float
     temperature: float
+
+
+def with_teacher(settings: _Settings, task: Task) -> _Settings:
+    """The settings with what `distillation_weight` comes to where they leave it open.
+
+    Args:
+        settings: Of any stage.
+        task: The default weight is `DEFAULT_WEIGHT` where it has a `distillation`, else 0.
+    """
+    if not isinstance(settings, TrainingSettings) or settings.distillation_weight is not None:
+        return settings
+    return settings.model_copy(update={"distillation_weight": DEFAULT_WEIGHT if task.distillation else 0.0})
 
 
 @contextlib.contextmanager

@@ -48,9 +48,10 @@ class Task:
         loss: Model -> Keras loss to fine-tune with.
         more_metrics: Further metrics to measure on the test split.
         distillation: Model -> a loss to learn from a teacher with: (teacher's outputs, student's outputs, temperature)
-            -> `[n]`, least where the student gives what the teacher gives; None where the task has none,
-            and stages cannot set `distillation_weight`. Of a regression, say, the squared difference, whatever the
-            temperature: `lambda model: lambda teacher, student, _: tf.reduce_mean((teacher - student) ** 2, -1)`.
+            -> `[n]`, least where the student gives what the teacher gives; stages that train then learn from their
+            parent unless `distillation_weight` is 0. None where the task has none: they learn from labels alone. Of a
+            regression, say, the squared difference, whatever the temperature:
+            `lambda model: lambda teacher, student, _: tf.reduce_mean((teacher - student) ** 2, -1)`.
         fit_metrics: -> Keras metrics to show after every epoch.
         augment: (features, labels) -> (features, labels) on training batches of tensors; None for none.
         check: (labels of one split, output shape without batch) -> None; raises CollaboptError on labels that do not

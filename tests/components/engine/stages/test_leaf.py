@@ -1,5 +1,6 @@
 """Leaves as a stage writes them: what `report.json` says of their contract, and what `model.tflite` holds."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from collabopt.components.engine.records import (
     StageRecord,
     Step,
     read_leaf_report,
+    read_stage_record,
     write_record,
 )
 from collabopt.components.engine.stages import outcome, run_stage
@@ -374,6 +376,31 @@ def test_a_leaf_may_learn_from_its_parent(leaf, technique):
     assert all(report.contract.holds for report in reports)
     assert reports[0].deployed.operators == reports[1].deployed.operators
     assert reports[0].deployed.contents["weights"] == reports[1].deployed.contents["weights"]
+
+
+def test_where_nothing_is_said_a_leaf_learns_from_its_parent_too(leaf):
+    choices = ({}, {"distillation_weight": 0.5}, {"distillation_weight": 0.0})
+    by_default, half, alone = (leaf(QAT, plain, **given) for given in choices)
+    assert read_leaf_report(by_default).lineage[-1].settings["distillation_weight"] == 0.5
+    files = [(directory / TFLITE_FILE).read_bytes() for directory in (by_default, half, alone)]
+    assert files[0] == files[1] != files[2]
+
+
+def test_where_nothing_is_said_a_task_that_cannot_distil_learns_from_labels(save_parent, data, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    task = dataclasses.replace(TASK, distillation=None)
+    monkeypatch.setattr("collabopt.components.engine.training.classification.TASK", task)
+    run_stage(
+        "prune",
+        stage="pruned",
+        parent=str(save_parent(plain)),
+        dataset=str(data.directory),
+        output=str(tmp_path / "pruned"),
+        task=DEFAULT_TASK,
+        settings={"epochs": 1},
+        overrides={},
+    )
+    assert read_stage_record(tmp_path / "pruned").lineage[-1].settings["distillation_weight"] == 0
 
 
 def test_a_task_that_cannot_distil_says_so_before_anything_is_trained(save_parent, data, tmp_path, monkeypatch):
