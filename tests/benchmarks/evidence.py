@@ -261,15 +261,17 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # end the stage that runs, too, even as a background job
         signal.signal(number, signal.default_int_handler)
     import collabopt.components.engine  # noqa: F401 - selects Keras 2 before TensorFlow is imported
+    from collabopt.components.engine.training.distillation import DEFAULT_WEIGHT
     from collabopt.components.engine.versions import versions
 
+    ours = {"batch_size": BATCH_SIZE, "distillation_weight": DEFAULT_WEIGHT}
     conditions = {
         "versions": versions(),
         "cores": os.cpu_count(),
         "train_share": {name: arguments.train_share or each.train_share for name, each in NETWORKS.items()},
         "accelerator": ACCELERATOR,
-        "ours": {**vars(Parameters()), "batch_size": BATCH_SIZE},
-        "searched": {**CONDITIONS, "compression": {name: each.compression for name, each in NETWORKS.items()}},
+        "ours": {**vars(Parameters()), **ours},
+        "searched": {**CONDITIONS, **ours, "compression": {name: each.compression for name, each in NETWORKS.items()}},
         "stock": STOCK,
     }
     results = Results(arguments.json.resolve(), json.loads(json.dumps(conditions)), SCHEMES)

@@ -14,7 +14,7 @@ PIPELINE = "pruning"
 # Longer training than by default, as one would give few models that are to ship; the other axes are sought.
 PARAMETERS = {"epochs": 6, "qat_epochs": 3}
 SPACE = "sparsity: [0.8, 0.9, 0.93, 0.95]\nclusters: [4, 8, 16]\nlearning_rate: [1e-3, 3e-3]\n"
-TRIALS = 8
+TRIALS = 6
 CONDITIONS = {"pipeline": PIPELINE, "parameters": PARAMETERS, "space": SPACE, "trials": TRIALS}
 
 
