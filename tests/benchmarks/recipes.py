@@ -1,9 +1,9 @@
 """Which hyperparameters of a stage train best: what the defaults were chosen by.
 
 `python tests/benchmarks/recipes.py STAGE --try learning_rate=0.0001,0.001 [--try epochs=1,3] [--fixed optimizer=sgd]
-[--example digits] [--train-share 1] [--seeds 0 1 2]` grows the way to a stage once a seed with the defaults, then the
-stage with every combination, and prints the metric on the validation split: of the fp32 model, or of a leaf's
-`.tflite`. The test split is never looked at. What was measured is added to `results/recipes.json`.
+[--frozen-normalization] [--example digits] [--train-share 1] [--seeds 0 1 2]` grows the way to a stage once a seed with
+the defaults, then the stage with every combination, and prints the metric on the validation split: of the fp32 model,
+or of a leaf's `.tflite`. The test split is never looked at. What was measured is added to `results/recipes.json`.
 """
 
 import argparse
@@ -19,21 +19,34 @@ from planted import add_experiment, combinations, metrics_of, plant
 from collabopt.components.engine.records import validation_name
 from collabopt.components.engine.stage_host import stage_host
 from collabopt.components.engine.training.classification import TASK
-from collabopt.pipelines.tree import TREE, Stage
+from collabopt.pipelines.tree import ROOT, TREE, Stage
 
 RESULTS = Path(__file__).resolve().parent / "results" / "recipes.json"
 
 
-def measure(stage: Stage, tries: list[dict[str, Any]], source: str, train_share: float, seed: int) -> Iterator[float]:
+def measure(given: argparse.Namespace, stage: Stage, tries: list[dict[str, Any]], seed: int) -> Iterator[float]:
     """Grows the way to a stage, then the stage with every set of hyperparameters; its metric on validation data."""
     with tempfile.TemporaryDirectory(prefix="recipes-") as directory:
-        planted = plant(source, seed, Path(directory), train_share)
+        planted = plant(f"example://{given.example}", seed, Path(directory), given.train_share)
+        if given.frozen_normalization:
+            freeze_normalization(planted.directory / ROOT)
         *above, _ = TREE.path(stage.name)
         for each in above:
             planted.grow(each, each.parent, each.name)
         for number, settings in enumerate(tries):
             output = planted.grow(stage, stage.parent, f"{stage.name}-{number}", **settings)
             yield metrics_of(output)[validation_name(TASK.metric.name)]
+
+
+def freeze_normalization(baseline: Path) -> None:
+    """Freezes statistics, scale and offset of every BatchNormalization of a baseline, for all stages below it."""
+    from collabopt.components.engine.models.store import load_stage_model, save_model
+
+    model = load_stage_model(baseline)
+    for layer in model.layers:
+        if type(layer).__name__ == "BatchNormalization":
+            layer.trainable = False
+    save_model(model, baseline)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -55,6 +68,7 @@ def main() -> None:
     parser.add_argument("stage", choices=[stage.name for stage in TREE])
     parser.add_argument("--try", dest="tries", action="append", required=True, metavar="NAME=VALUE,...")
     parser.add_argument("--fixed", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--frozen-normalization", action="store_true", help="train no BatchNormalization")
     parser.add_argument("--example", default="digits")
     parser.add_argument("--train-share", type=float, default=1.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -67,11 +81,11 @@ def main() -> None:
     with stage_host():
         for seed in arguments.seeds:
             given = [{**settings, **fixed} for settings in tries]
-            found = measure(stage, given, f"example://{arguments.example}", arguments.train_share, seed)
-            for settings, validation in zip(given, found, strict=True):
+            for settings, validation in zip(given, measure(arguments, stage, given, seed), strict=True):
                 rows.append({"seed": seed, "settings": settings, "validation": validation})
     print(table(rows))
     conditions = {"stage": stage.name, "example": arguments.example, "train_share": arguments.train_share}
+    conditions["frozen_normalization"] = arguments.frozen_normalization
     add_experiment(arguments.json, conditions, rows)
 
 
