@@ -51,7 +51,11 @@ def search(model: str, data: str, compression: float, arguments: dict[str, Any],
     command += ["--trials", str(TRIALS), "--output", "search", "--releases", "search-releases"]
     command += [f"--param={name}={value}" for name, value in fixed.items()]
     command += [f"--set={name}={value}" for name, value in settings.items()]
-    summary = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    print(done.stderr)
+    if done.returncode:
+        raise ValueError("the search has failed: " + " ".join(done.stderr.split())[-200:])
+    summary = json.loads(done.stdout)
     winner = next((leaf for leaf in summary["front"] if leaf["leaf"] == summary["winner"]), None)
     if winner is None:
         raise ValueError(f"the search has found nothing: {summary['outcome']}")

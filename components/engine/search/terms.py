@@ -31,7 +31,7 @@ class Terms:
     @property
     def default(self) -> Configuration:
         """The default configuration: the axes with the values that a run would have; None is left to the stage."""
-        given = {}
+        given: dict[str, Any] = {}
         for axis in self.space.axes:
             stage, dot, name = axis.partition(".")
             place = next((place for place in self.places if place.name == stage), None)
