@@ -35,7 +35,8 @@ def search_arguments(
         spread: Waves that the pipeline is compiled with.
 
     Returns:
-        For a search its space as YAML: the default one without the axes that were given a value, where none is given.
+        For a search its space as YAML: the default one without the axes that were given a value, where none is given;
+        and as many trials as it has room for, where that is less than the default.
 
     Raises:
         CollaboptError: The pipeline is no search, or space or budget is not legal.
@@ -50,8 +51,11 @@ def search_arguments(
     overrides: dict[str, dict[str, object]] = everything["settings"]
     places = [Place(stage.name, stage.parent, stage.technique.name) for stage in TREE]
     wanted = None if space is None else read_space(space)
+    if "budget_trials" not in given:
+        everything["budget_trials"] = min(everything["budget_trials"], spread.most_trials)
     terms = terms_of(places, everything, overrides, wanted, _budget(everything, spread), given)
-    return {"space": yaml.safe_dump(terms.space.as_yaml()) if space is None else space.read_text(encoding="utf-8")}
+    text = yaml.safe_dump(terms.space.as_yaml()) if space is None else space.read_text(encoding="utf-8")
+    return {"space": text, "budget_trials": everything["budget_trials"]}
 
 
 def _budget(arguments: Mapping[str, Any], spread: "SearchWaves") -> Budget:
@@ -60,8 +64,8 @@ def _budget(arguments: Mapping[str, Any], spread: "SearchWaves") -> Budget:
         raise CollaboptError(
             f"a budget of {trials} trials is more than the pipeline has room for",
             where=f"--param budget_trials={trials}",
-            todo=f"allow {spread.most_trials} at most (the default configuration and {spread.waves} waves of "
-            f"{spread.trials_at_once}), or add --cluster-set search.waves=8",
+            todo=f"allow {spread.most_trials} at most, the default configuration and {spread.waves} waves of "
+            f"{spread.trials_at_once}, or give it more: --cluster-set search.waves=..., search.trials_at_once=...",
         )
     limits = {name: arguments[f"budget_{name}"] or None for name in ("epochs", "minutes")}
     return budget_of({"trials": trials, **limits}, "--param budget_{name}={value}")

@@ -119,6 +119,12 @@ def plan_search(
     return replace(planned, origin=_origin(planned, pipeline))
 
 
+def _settings_of_default(terms: Terms) -> dict[str, Any]:
+    """All of them, so that another default of ours is another search, too."""
+    (stages,) = terms.stages([terms.default])
+    return {name: json.loads(json.dumps(stage.settings)) for name, stage in stages.items()}
+
+
 def _origin(planned: PlannedSearch, pipeline: str) -> dict[str, Any]:
     from collabopt.components.engine.source_digest import data_digest, model_digest
     from collabopt.components.engine.training.task import load_task
@@ -146,5 +152,6 @@ def _origin(planned: PlannedSearch, pipeline: str) -> dict[str, Any]:
         "parameters": json.loads(json.dumps(fixed)),
         "settings": json.loads(json.dumps(terms.overrides)),
         "default configuration": terms.default,
+        "settings of its stages": _settings_of_default(terms),
         "version of collabopt": importlib.metadata.version("collabopt"),
     }

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.records import DECISION_FILE
 from collabopt.components.engine.search.budget import Budget, is_spent
 from collabopt.components.engine.search.left_out import write_left_out
@@ -59,6 +60,8 @@ TRIALS_OF_A_WAVE = 3
 
 _WAVE = "collabopt.pipelines.search_wave:run_wave"
 _PREDICTIONS = "predictions"
+# Of the origin, in MLflow: what is there stage by stage, or under the names of the parameters.
+_NOT_SHOWN = ("settings", "parameters", "settings of its stages")
 
 
 def run_search(planned: PlannedSearch, console: Console, *, on_failure: Callable[[str], None]) -> SearchSummary:
@@ -89,8 +92,10 @@ def run_search(planned: PlannedSearch, console: Console, *, on_failure: Callable
             search = _Search(planned, output, place, state, console)
             try:
                 return search.decide(search.run())
-            except BaseException:
+            except BaseException as error:
                 tell_failure(state.run_id, on_failure, console)
+                if isinstance(error, CollaboptError) and not search.has_trained:
+                    shutil.rmtree(place)  # so that another command can be right where this one was wrong
                 raise
 
 
@@ -117,13 +122,16 @@ class _Search:
     def _root(self) -> Path:
         return self._place / "root"
 
+    @property
+    def has_trained(self) -> bool:
+        """Whether a stage of the tree has been finished."""
+        return not self._ongoing.finished.models.keys() <= {ROOT}
+
     def run(self) -> str:
         """Runs wave after wave; returns what ended the search."""
         ongoing = self._ongoing
-        default = self._terms.stages([self._terms.default])
-        if ongoing.progress(default).missing(default[0].values()):
-            with self._timed():
-                self._run_wave("the default configuration", list(default[0].values()), None)
+        with self._timed():
+            self._train_default()
         ongoing.settle_policy()
         study = ongoing.study()
         ongoing.catch_up(study)
@@ -159,6 +167,19 @@ class _Search:
         (self._output.path / POLICY_FILE).write_text(ongoing.state.policy, encoding="utf-8")
         (self._output.path / SUMMARY_FILE).write_text(summary.model_dump_json(indent=2) + "\n", encoding="utf-8")
         return summary
+
+    def _train_default(self) -> None:
+        """Trains the default configuration, of which all can be made."""
+        ongoing = self._ongoing
+        default = self._terms.stages([self._terms.default])
+        if ROOT not in ongoing.finished.models:
+            self._run_wave("the baseline", [], None)
+        if ongoing.progress(default).missing(default[0].values()):
+            with _predicting():
+                predictions = ongoing.foresee_default()
+            needed = ongoing.to_train(default, predictions, ongoing.progress(default))
+            if needed:
+                self._run_wave("the default configuration", needed, ongoing.state.policy or None)
 
     def _train(self, study: "Study", wave: Sequence["Trial"]) -> dict[str, "Prediction"]:
         """Trains what the trials of a wave need."""
@@ -227,7 +248,7 @@ class _Search:
             str(self._terms.parameters["releases"]),
             predicted,
         )
-        shown = {name: value for name, value in self._planned.origin.items() if name not in ("settings", "parameters")}
+        shown = {name: value for name, value in self._planned.origin.items() if name not in _NOT_SHOWN}
         parameters = {**shown, **self._planned.origin["parameters"], **_prefixed("budget", self._planned.terms.budget)}
         with stage_session("gate"):
             return run_gate(gate, self._output.work / "gate", parameters), leaves

@@ -1,7 +1,5 @@
 """Cluster a model's weights while fine-tuning it."""
 
-from typing import Optional
-
 from kfp import dsl
 
 from collabopt.components.image import component
@@ -24,7 +22,7 @@ def cluster(
     learning_rate: float = 1e-4,
     learning_rate_schedule: str = "cosine",
     optimizer: str = "adam",
-    distillation_weight: Optional[float] = None,  # noqa: UP045
+    distillation_weight: float = 0.5,
     distillation_temperature: float = 1.0,
     seed: int = 0,
     overrides: dict = {},
@@ -51,7 +49,7 @@ def cluster(
         learning_rate_schedule: `cosine`, down to zero, or `constant`.
         optimizer: `adam`, `sgd`, `rmsprop` or `adamw`.
         distillation_weight: Share of the loss that compares outputs with the parent's, its teacher; 0 for labels alone,
-            which is the default for tasks that cannot; else it is 0.5.
+            which is what the default comes to for tasks that have no `distillation`.
         distillation_temperature: Softens the outputs of both, from 1.
         seed: Seeds shuffling and initialisation; the same seed gives the same bytes.
         overrides: Hyperparameters by name that take precedence over the inputs above.

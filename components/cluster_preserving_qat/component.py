@@ -1,7 +1,5 @@
 """Fine-tune a clustered model with fake quantization and keep its clusters (CQAT)."""
 
-from typing import Optional
-
 from kfp import dsl
 
 from collabopt.components.image import component
@@ -20,7 +18,7 @@ def cluster_preserving_qat(
     learning_rate: float = 1e-4,
     learning_rate_schedule: str = "cosine",
     optimizer: str = "adam",
-    distillation_weight: Optional[float] = None,  # noqa: UP045
+    distillation_weight: float = 0.5,
     distillation_temperature: float = 1.0,
     representative_samples: int = 200,
     palette: str = "tensor",
@@ -44,7 +42,7 @@ def cluster_preserving_qat(
         learning_rate_schedule: `cosine`, down to zero, or `constant`.
         optimizer: `adam`, `sgd`, `rmsprop` or `adamw`.
         distillation_weight: Share of the loss that compares outputs with the parent's, its teacher; 0 for labels alone,
-            which is the default for tasks that cannot; else it is 0.5.
+            which is what the default comes to for tasks that have no `distillation`.
         distillation_temperature: Softens the outputs of both, from 1.
         representative_samples: Samples of the calibration split that set the activation ranges where some layer gets
             none from training.

@@ -88,8 +88,8 @@ class TrainingSettings(Settings):
             stage (Loshchilov & Hutter 2017, https://arxiv.org/abs/1608.03983, without restarts).
         optimizer: Keras optimizer.
         distillation_weight: Share of the loss that compares outputs with the parent's, which is the teacher (Hinton et
-            al. 2015, https://arxiv.org/abs/1503.02531); 0 for labels alone, 1 for the teacher alone; None for what the
-            task allows, see `with_teacher`.
+            al. 2015, https://arxiv.org/abs/1503.02531); 0 for labels alone, which is what the default comes to where
+            the task has no `distillation`; 1 for the teacher alone.
         distillation_temperature: Softens the outputs of both; what a teacher says of the other classes counts more.
         seed: Seeds shuffling, initialisation and augmentation.
     """
@@ -99,7 +99,7 @@ class TrainingSettings(Settings):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     learning_rate_schedule: Literal["cosine", "constant"] = "cosine"
     optimizer: Literal["adam", "sgd", "rmsprop", "adamw"] = "adam"
-    distillation_weight: Annotated[float, Field(ge=0, le=1)] | None = None
+    distillation_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
     distillation_temperature: Annotated[float, Field(ge=1, le=100)] = 1.0
     seed: Seed = 0
 

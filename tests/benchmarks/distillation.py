@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from planted import add_experiment, combinations, metrics_of, plant
+from planted import add_experiment, metrics_of, plant, the_only
 
 from collabopt.components.engine.records import validation_name
 from collabopt.components.engine.stage_host import stage_host
@@ -87,16 +87,18 @@ def main() -> None:
     parser.add_argument("--fixed", action="append", default=[], metavar="NAME=VALUE", help="of every stage")
     parser.add_argument("--json", type=Path, default=RESULTS)
     given = parser.parse_args()
-    (fixed,) = combinations(given.fixed)
+    fixed = the_only(given.fixed)
+    conditions = {"example": given.example, "train_share": given.train_share, "fixed": fixed}
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as directory, stage_host():
         for seed in given.seeds:
+            of_seed = []
             for row in grow(given, seed, fixed, Path(directory) / str(seed)):
                 print(row, flush=True)
-                rows.append(row)
+                of_seed.append(row)
+            add_experiment(given.json, conditions, of_seed)
+            rows += of_seed
     print(table(rows, given.choices))
-    conditions = {"example": given.example, "train_share": given.train_share, "fixed": fixed}
-    add_experiment(given.json, conditions, rows)
 
 
 def _choice(text: str) -> Choice:

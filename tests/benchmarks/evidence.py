@@ -261,10 +261,10 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # end the stage that runs, too, even as a background job
         signal.signal(number, signal.default_int_handler)
     import collabopt.components.engine  # noqa: F401 - selects Keras 2 before TensorFlow is imported
-    from collabopt.components.engine.training.distillation import DEFAULT_WEIGHT
+    from collabopt.components.engine.settings import TrainingSettings
     from collabopt.components.engine.versions import versions
 
-    ours = {"batch_size": BATCH_SIZE, "distillation_weight": DEFAULT_WEIGHT}
+    ours = {"batch_size": BATCH_SIZE, "distillation_weight": TrainingSettings().distillation_weight}
     conditions = {
         "versions": versions(),
         "cores": os.cpu_count(),

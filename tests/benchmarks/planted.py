@@ -96,4 +96,14 @@ def add_experiment(file: Path, conditions: dict[str, Any], rows: list[dict[str, 
     experiments = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
     made = {"measured": f"{datetime.now():%Y-%m-%d}", "cores": os.cpu_count(), "versions": versions()}
     experiments.append({**conditions, **made, "rows": rows})
-    file.write_text(json.dumps(experiments, indent=1) + "\n", encoding="utf-8")
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(experiments, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, file)
+
+
+def the_only(texts: list[str]) -> dict[str, Any]:
+    """The settings of `name=value` options that must have one value each."""
+    found = combinations(texts)
+    if len(found) > 1:
+        raise SystemExit(f"{' '.join(texts)}: give one value each")
+    return found[0]

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from planted import add_experiment, combinations, metrics_of, plant
+from planted import add_experiment, combinations, metrics_of, plant, the_only
 
 from collabopt.components.engine.records import validation_name
 from collabopt.components.engine.stage_host import stage_host
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--json", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    (fixed,) = combinations(arguments.fixed)
+    fixed = the_only(arguments.fixed)
     tries = combinations(arguments.tries)
     stage = next(stage for stage in TREE if stage.name == arguments.stage)
     rows: list[dict[str, Any]] = []

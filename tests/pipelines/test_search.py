@@ -265,6 +265,7 @@ def test_a_search_that_asks_for_something_else_is_refused_and_nothing_is_overwri
         (SPACE, POLICY, {"epochs": 5}, "too small for one trial"),
         (SPACE, POLICY, {"trials": 0}, "too small for one trial"),
         (SPACE, POLICY, {"minutes": 0.0}, "too small for one trial"),
+        (SPACE, POLICY, {"minutes": float("inf")}, "is no limit"),
         (SPACE, POLICY, {"pipeline": "staged"}, "grows all its stages"),
         (SPACE, POLICY, {"model": "none.keras"}, "no such file"),
     ],
@@ -280,3 +281,37 @@ def test_bad_input_is_an_error_and_nothing_is_written(prepared, tmp_path, monkey
     with pytest.raises(CollaboptError, match=re.escape(said)):
         plan_search(space=Path("space.yaml"), policy=Path("policy.yaml"), output=tmp_path / "out", **arguments)
     assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ('clustered.layers={"blok*": {"number_of_clusters": 8}}', "'blok*'"),
+        ("clustered.number_of_clusters=4000", "nothing can be clustered"),
+    ],
+)
+def test_a_default_configuration_that_cannot_be_made_is_an_error_before_anything_is_trained(
+    prepared, tmp_path, empty_store, setting, said
+):
+    for name in ("model.keras", "data.npz", "policy.yaml"):
+        shutil.copy(prepared / name, tmp_path / name)
+    (tmp_path / "space.yaml").write_text("cqat.learning_rate: [0.0001, 0.001]\n")
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    run = collabopt(tmp_path, *SEARCH, "--trials", "2", "--set", setting)
+    assert run.returncode == 1 and said in run.stderr and "Traceback" not in run.stderr
+    assert "clustered@0 " not in run.stderr
+    # What was asked is forgotten, so that it may be corrected.
+    assert not (tmp_path / "collabopt-output/.search").exists()
+
+
+def test_a_default_configuration_that_cannot_meet_the_policy_is_not_trained(prepared, tmp_path, empty_store):
+    for name in ("model.keras", "data.npz"):
+        shutil.copy(prepared / name, tmp_path / name)
+    (tmp_path / "space.yaml").write_text("clusters: [2]\n")
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    bound = "goals: [{figure: packed_bytes, threshold: 10}]\npriority: [metric]\n"
+    (tmp_path / "policy.yaml").write_text(bound)
+    run = collabopt(tmp_path, *SEARCH, "--trials", "2", "--json")
+    summary = SearchSummary.model_validate_json(run.stdout)
+    assert summary.trainings == 0 and summary.winner is None and summary.used.trials == 2
+    assert all("packed_bytes" in leaf.left_out for trial in summary.trials for leaf in trial.leaves.values())

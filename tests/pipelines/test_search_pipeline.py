@@ -158,8 +158,7 @@ def test_a_wave_after_the_end_is_the_default_configuration_again(propose, spent)
 
 def test_what_cannot_meet_the_policy_is_proposed_with_its_reason(propose):
     policy = "goals: [{figure: packed_bytes, threshold: 10}]\n"
-    propose(False, policy=policy)
-    for trial in propose(True, policy=policy):
+    for trial in (*propose(False, policy=policy), *propose(True, policy=policy)):
         assert "packed_bytes" in trial["cqat_skip"] and "packed_bytes" in trial["clustered_ptq_skip"]
         assert trial["clustered_skip"].startswith("no leaf below it can meet the policy")
 

@@ -171,6 +171,12 @@ def test_a_search_that_cannot_be_run_is_not_sent(
     assert not kubeflow.runs
 
 
+def test_a_search_with_room_for_fewer_trials_makes_fewer(collabopt: Command, kubeflow: Server):
+    narrow = ["--cluster-set", "search.waves=2", "--cluster-set", "search.trials_at_once=2"]
+    assert collabopt("submit", "--example", "digits", "--pipeline", "search", *narrow)[0] == 0
+    assert kubeflow.body_of("create_run")["runtime_config"]["parameters"]["budget_trials"] == 5
+
+
 def test_the_defaults_are_those_of_the_pipeline(collabopt: Command, kubeflow: Server):
     assert collabopt(*EXAMPLE)[0] == 0
     body = kubeflow.body_of("create_run")

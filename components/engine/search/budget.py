@@ -1,5 +1,6 @@
 """What a search may cost."""
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -15,7 +16,8 @@ class Budget(Checked):
     Attributes:
         trials: Configurations tried, the default one included.
         epochs: Epochs of training, summed over the stages that are really trained; None for no limit.
-        minutes: Wall time after which no wave begins, interruptions left out; None for no limit.
+        minutes: Wall time after which no wave begins; None for no limit. On one machine it stands still while the
+            search is interrupted, on a cluster it runs from the first proposal on.
     """
 
     trials: Annotated[int, Field(ge=1)] = 12
@@ -29,7 +31,7 @@ class Used(Checked):
     Attributes:
         trials: Configurations that are answered.
         epochs: Epochs of training.
-        minutes: Wall time of all waves.
+        minutes: Wall time, counted as that of the budget.
     """
 
     trials: int = 0
@@ -45,14 +47,15 @@ def budget_of(limits: Mapping[str, Any], option: str) -> Budget:
         option: How they were given, for messages: "--param budget_{name}={value}".
 
     Raises:
-        CollaboptError: A limit allows no trial.
+        CollaboptError: A limit allows no trial, or is none.
     """
     for name, value in limits.items():
-        if value is not None and not value > 0:
+        if value is not None and not 0 < value < math.inf:
+            problem = "no limit" if value == math.inf else "too small for one trial"
             raise CollaboptError(
-                f"a budget of {value:g} {name} is too small for one trial",
+                f"a budget of {value:g} {name} is {problem}",
                 where=option.format(name=name, value=f"{value:g}"),
-                todo="allow at least one trial, or leave it out",
+                todo="allow at least one trial, or leave it out for no limit",
             )
     return Budget(**{name: value for name, value in limits.items() if value is not None})
 
@@ -71,7 +74,7 @@ def check_budget(budget: Budget, epochs_of_a_trial: int) -> None:
         raise CollaboptError(
             f"the budget of {budget.epochs} epochs is too small for one trial: the default configuration trains "
             f"{epochs_of_a_trial} over all stages",
-            where=f"--epochs {budget.epochs}",
+            where="epochs of the budget",
             todo=f"allow at least {epochs_of_a_trial}, or choose fewer with --param epochs=1 --param qat_epochs=1",
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.candidates import on_accelerator
 from collabopt.components.engine.gate.decision import decide
 from collabopt.components.engine.gate.figures import baseline_figures
@@ -116,7 +117,7 @@ class Ongoing:
             if trial.answered and leaves:
                 self._answers.append(self._answer_of(leaves, ()))
             elif trial.number == 0:
-                self.tell(study, [trial], {})
+                self.tell(study, [trial], self._predict([stages[0]], stages[0]))
 
     def next_wave(self, study: Study, size: int, *, apart: bool = False) -> tuple[list[Trial], str]:
         """The trials that were proposed and not answered, and new ones; or why there are none.
@@ -134,13 +135,34 @@ class Ongoing:
             return [], "the space is exhausted"
         return self._affordable(study, waiting[:room])
 
+    def foresee_default(self) -> dict[str, Prediction]:
+        """As `foresee`, of the default configuration, before anything is trained.
+
+        Raises:
+            CollaboptError: One of its leaves cannot be made.
+        """
+        (trial,) = self.terms.stages([self.terms.default])
+        predictions = self._predict([trial], trial)
+        for name, each in predictions.items():
+            if each.infeasible:
+                raise CollaboptError(
+                    f"the default configuration cannot be made: {each.infeasible}",
+                    where=f"leaf '{name}'",
+                    todo="give parameters, settings and plan values that the model bears; the search begins with them",
+                )
+        self._leave_out_untrained(predictions)
+        return predictions
+
     def foresee(self, study: Study, wave: Sequence[Trial]) -> dict[str, Prediction]:
         """Predicts all leaves of some trials, and remembers which of them are not to be trained."""
         stages = self.stages(study)
         predictions = self._predict([stages[trial.number] for trial in wave], stages[0])
+        self._leave_out_untrained(predictions)
+        return predictions
+
+    def _leave_out_untrained(self, predictions: Mapping[str, Prediction]) -> None:
         untrained = [name for name in predictions if name not in self.finished.records]
         self.leave_out({name: reason for name in untrained if (reason := self._why_left_out(predictions[name]))})
-        return predictions
 
     def to_train(
         self, trials: Sequence[TrialStages], predictions: Mapping[str, Prediction], progress: Progress

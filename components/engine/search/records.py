@@ -31,7 +31,7 @@ class SearchState(_Frozen):
         budget: What it may cost, as it was last given.
         policy: The policy in effect, as YAML; "" as long as it depends on the default configuration, which is not
             trained yet.
-        minutes: Wall time of all waves.
+        minutes: Wall time so far, counted as that of the budget.
         begun: When the first wave was proposed, where wall time goes on between waves: on a cluster.
         left_out: Name of a stage -> why it is not trained.
     """

@@ -105,8 +105,6 @@ def settings_in(
 ) -> dict[str, Any]:
     """Every hyperparameter of a stage in a trial: of the pipeline, then of the stage, an axis before what is given.
 
-    One that is left to the stage is left out.
-
     Raises:
         CollaboptError: One is not legal.
     """
@@ -114,7 +112,7 @@ def settings_in(
     prefix = f"{place.name}."
     own = {axis.removeprefix(prefix): value for axis, value in configuration.items() if axis.startswith(prefix)}
     values = {**shared, **overrides.get(place.name, {}), **own}
-    return settings_for(place.technique, values, place.name).model_dump(exclude_none=True)
+    return settings_for(place.technique, values, place.name).model_dump()
 
 
 def trainings(stages: Iterable[PlannedStage]) -> int:

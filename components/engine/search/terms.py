@@ -30,13 +30,13 @@ class Terms:
 
     @property
     def default(self) -> Configuration:
-        """The default configuration: the axes with the values that a run would have; None is left to the stage."""
-        given: dict[str, Any] = {}
+        """The default configuration: the axes with the values that a run would have."""
+        given = {}
         for axis in self.space.axes:
             stage, dot, name = axis.partition(".")
             place = next((place for place in self.places if place.name == stage), None)
             if dot and place is not None:
-                given[axis] = self.stages([{}])[0][stage].settings.get(name)
+                given[axis] = self.stages([{}])[0][stage].settings[name]
             else:
                 given[axis] = self.parameters[axis]
         return given

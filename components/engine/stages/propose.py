@@ -93,6 +93,7 @@ def propose_stage(
         with tempfile.NamedTemporaryFile() as log:
             search = Ongoing(terms, found, state, finished, Path(log.name))
             if not before:
+                search.foresee_default()
                 wave = [_item(terms.stages([terms.default])[0], search)]
             elif size:
                 wave = _wave(search, size)
@@ -131,8 +132,8 @@ def _begun(terms: Terms, policy: str, finished: Finished) -> SearchState:
 
 
 def _until_now(state: SearchState) -> SearchState:
-    assert state.begun is not None
-    return state.model_copy(update={"minutes": (datetime.now(UTC) - state.begun).total_seconds() / 60})
+    now = datetime.now(UTC)
+    return state.model_copy(update={"minutes": (now - (state.begun or now)).total_seconds() / 60})
 
 
 def _learn(search: Ongoing) -> None:

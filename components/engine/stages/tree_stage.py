@@ -27,7 +27,7 @@ from collabopt.components.engine.techniques import (
 )
 from collabopt.components.engine.tracking import stage_run
 from collabopt.components.engine.tracking.stage_account import lineage_tags
-from collabopt.components.engine.training.distillation import with_teacher
+from collabopt.components.engine.training.distillation import as_task_allows
 from collabopt.components.engine.training.task import Task, load_task
 from collabopt.components.engine.versions import versions
 
@@ -67,7 +67,7 @@ def run_stage(
     """
     with stage_session(stage):
         purpose = load_task(task)
-        checked = with_teacher(settings_for(technique, {**settings, **overrides}, stage), purpose)
+        checked = as_task_allows(settings_for(technique, {**settings, **overrides}, stage), purpose)
         parent_record = read_parent(parent)
         data = StoredDataset(dataset)
         _check_parent(technique, stage, parent_record, data)

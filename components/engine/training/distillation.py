@@ -13,9 +13,6 @@ from typing import Any, TypeVar
 from collabopt.components.engine.settings import Settings, TrainingSettings
 from collabopt.components.engine.training.task import Task
 
-DEFAULT_WEIGHT = 0.5
-"""Share of the teacher where nothing else is said; `tests/benchmarks/distillation.py` is what it was chosen by."""
-
 _Settings = TypeVar("_Settings", bound=Settings)
 
 # Half of the step in which an int8 softmax tells probabilities: no output of a student says less. It also keeps the
@@ -40,16 +37,15 @@ class Teacher:
     temperature: float
 
 
-def with_teacher(settings: _Settings, task: Task) -> _Settings:
-    """The settings with what `distillation_weight` comes to where they leave it open.
+def as_task_allows(settings: _Settings, task: Task) -> _Settings:
+    """The settings, where the task has no `distillation` with 0 for the default of `distillation_weight`.
 
-    Args:
-        settings: Of any stage.
-        task: The default weight is `DEFAULT_WEIGHT` where it has a `distillation`, else 0.
+    Any other weight stays, and is refused when it comes to training.
     """
-    if not isinstance(settings, TrainingSettings) or settings.distillation_weight is not None:
+    if not isinstance(settings, TrainingSettings) or task.distillation is not None:
         return settings
-    return settings.model_copy(update={"distillation_weight": DEFAULT_WEIGHT if task.distillation else 0.0})
+    by_default = settings.distillation_weight == TrainingSettings().distillation_weight
+    return settings.model_copy(update={"distillation_weight": 0.0}) if by_default else settings
 
 
 @contextlib.contextmanager

@@ -4,11 +4,8 @@ import itertools
 
 import pytest
 
-from collabopt.components.engine.search.budget import Budget
 from collabopt.components.engine.search.progress import needed_for
 from collabopt.components.engine.search.sharing import Place, plan_stages, trainings
-from collabopt.components.engine.search.space import parse_space
-from collabopt.components.engine.search.terms import terms_of
 from collabopt.pipelines import parameters_of
 from collabopt.pipelines.tree import TREE
 
@@ -68,14 +65,3 @@ def test_what_leads_to_a_leaf_is_needed_for_it():
     (trial,) = plan([{}])
     needed = needed_for(["pcqat@0"], trial.values())
     assert [stage.name for stage in needed] == ["pruned@0", "pruned_clustered@0", "pcqat@0"]
-
-
-def test_what_is_left_to_the_stage_is_left_out_and_may_be_an_axis():
-    """`kfp` takes no argument that is None."""
-    space = parse_space("pcqat.distillation_weight: [0.0, 0.9]")
-    terms = terms_of(PLACES, PARAMETERS, {}, space, Budget())
-    assert terms.default == {"pcqat.distillation_weight": None}
-    default, taught = terms.stages([terms.default, {"pcqat.distillation_weight": 0.9}])
-    assert all(None not in stage.settings.values() for stage in default.values())
-    assert "distillation_weight" not in default["pcqat"].settings
-    assert taught["pcqat"].settings["distillation_weight"] == 0.9

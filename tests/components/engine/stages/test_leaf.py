@@ -413,7 +413,7 @@ def test_a_task_that_cannot_distil_says_so_before_anything_is_trained(save_paren
             dataset=str(data.directory),
             output=str(tmp_path / "pruned"),
             task="tests.components.engine.training.regression_task:TASK",
-            settings={"distillation_weight": 0.5},
+            settings={"distillation_weight": 0.4},
             overrides={},
         )
     assert not (tmp_path / "pruned").exists()
