@@ -1,8 +1,8 @@
 """The plan file: settings of single layers, for every stage of a run that prunes or clusters."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import Field, ValidationError
@@ -30,13 +30,19 @@ class LayerPlan(Settings):
             clustering.
     """
 
+    # Technique -> the section that speaks of it.
+    TECHNIQUES: ClassVar[Mapping[str, str]] = {
+        "prune": "prune",
+        "cluster": "cluster",
+        "sparsity_preserving_cluster": "cluster",
+    }
+
     prune: dict[LayerName, OwnOrExcluded[LayerPruning]] = Field(default_factory=dict)
     cluster: dict[LayerName, OwnOrExcluded[LayerClustering]] = Field(default_factory=dict)
 
     def settings_of(self, technique: str) -> dict[str, Any]:
         """The `layers` of a technique's settings; empty where the plan says nothing of it."""
-        of = {"prune": "prune", "cluster": "cluster", "sparsity_preserving_cluster": "cluster"}
-        return self.model_dump()[of[technique]] if technique in of else {}
+        return self.model_dump()[self.TECHNIQUES[technique]] if technique in self.TECHNIQUES else {}
 
 
 def read_layer_plan(path: Path) -> LayerPlan:
@@ -50,19 +56,36 @@ def read_layer_plan(path: Path) -> LayerPlan:
     except (OSError, UnicodeDecodeError) as error:
         raise CollaboptError(f"the plan cannot be read: {error}", where=str(path), todo="correct --plan") from error
     values, lines = read_yaml(text, str(path), "the plan", _EXAMPLE)
-    try:
-        plan = LayerPlan.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        at = place_in(first["loc"], lines)
-        raise CollaboptError(
-            f"the plan is not valid: {'.'.join(map(str, readable_path(first['loc'])))}: {first['msg']}",
-            where=f"{path}, {at}" if at else str(path),
-            todo=f"write it like `{_EXAMPLE}`",
-        ) from error
+
+    def place_of(keys: tuple[Any, ...]) -> str:
+        at = place_in(keys, lines)
+        return f"{path}, {at}" if at else str(path)
+
+    plan = layer_plan(values, place_of)
     if not plan.prune and not plan.cluster:
         raise CollaboptError("the plan says nothing", where=str(path), todo=f"write it like `{_EXAMPLE}`")
     return plan
+
+
+def layer_plan(values: object, place_of: Callable[[tuple[Any, ...]], str]) -> LayerPlan:
+    """A plan of what was read.
+
+    Args:
+        values: What was read.
+        place_of: Keys in it -> where that was given, for messages.
+
+    Raises:
+        CollaboptError: It is no plan.
+    """
+    try:
+        return LayerPlan.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CollaboptError(
+            f"the plan is not valid: {'.'.join(map(str, readable_path(first['loc'])))}: {first['msg']}",
+            where=place_of(first["loc"]),
+            todo=f"write it like `{_EXAMPLE}`",
+        ) from error
 
 
 def plan_yaml(plan: LayerPlan, comments: Mapping[str, str]) -> str:

@@ -315,3 +315,20 @@ def test_a_default_configuration_that_cannot_meet_the_policy_is_not_trained(prep
     summary = SearchSummary.model_validate_json(run.stdout)
     assert summary.trainings == 0 and summary.winner is None and summary.used.trials == 2
     assert all("packed_bytes" in leaf.left_out for trial in summary.trials for leaf in trial.leaves.values())
+
+
+def test_plans_of_single_layers_are_searched_over_by_name(prepared, tmp_path, empty_store):
+    for name in ("model.keras", "data.npz", "policy.yaml"):
+        shutil.copy(prepared / name, tmp_path / name)
+    plans = "{coarse: {cluster: {dense: {number_of_clusters: 4}}}, lost: {cluster: {'blok*': exclude}}}"
+    (tmp_path / "space.yaml").write_text(f"plan: {plans}\n")
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    run = collabopt(tmp_path, *SEARCH, "--trials", "3", "--json")
+    assert run.returncode == 0, run.stderr
+    trials = {str(trial.configuration["plan"]): trial for trial in SearchSummary.model_validate_json(run.stdout).trials}
+    assert set(trials) == {"none", "coarse", "lost"}
+    assert all("'blok*'" in leaf.left_out for leaf in trials["lost"].leaves.values())
+    leaf = trials["coarse"].leaves["clustered_ptq"].leaf
+    report = json.loads((tmp_path / f"collabopt-output/leaves/{leaf}/report.json").read_text())
+    (clustered,) = [step for step in report["lineage"] if step["stage"] == "clustered"]
+    assert clustered["settings"]["layers"] == {"dense": {"number_of_clusters": 4}}

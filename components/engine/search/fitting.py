@@ -6,6 +6,7 @@ from typing import Any
 
 from collabopt.components.engine.bindings import BINDINGS
 from collabopt.components.engine.errors import CollaboptError, unknown
+from collabopt.components.engine.search.plans import PLAN, takes_layers, with_layers
 from collabopt.components.engine.search.sharing import Place, settings_in
 from collabopt.components.engine.search.space import Configuration, Space, Value, parse_space
 from collabopt.components.engine.settings import SETTINGS
@@ -69,8 +70,10 @@ def check_space(
         where = space.places.get(axis, axis)
         if "." in axis:
             _check_own(axis, by_name, overrides, where)
+        elif axis == PLAN:
+            _check_plan(space, places, overrides, where)
         elif axis not in PARAMETERS:
-            raise unknown(f"unknown axis '{axis}'", axis, (*PARAMETERS, *by_name), where)
+            raise unknown(f"unknown axis '{axis}'", axis, (*PARAMETERS, PLAN, *by_name), where)
         elif axis in given:
             raise CollaboptError(
                 f"'{axis}' is an axis and has a value already, --param {axis}={parameters[axis]}",
@@ -106,6 +109,23 @@ def _check_own(axis: str, places: Mapping[str, Place], overrides: Mapping[str, M
         )
 
 
+def _check_plan(space: Space, places: Iterable[Place], overrides: Mapping[str, Mapping[str, Any]], where: str) -> None:
+    heard = [place.name for place in places if takes_layers(place)]
+    if not heard:
+        raise CollaboptError(
+            f"no stage listens to '{PLAN}': none that is grown prunes or clusters",
+            where=where,
+            todo="leave the axis out, or grow a pipeline with such a stage",
+        )
+    for name in heard:
+        if "layers" in overrides.get(name, {}) or f"{name}.layers" in space.axes:
+            raise CollaboptError(
+                f"'{PLAN}' is an axis, and the layers of '{name}' have settings already",
+                where=where,
+                todo="keep one: the axis, or --plan and --set",
+            )
+
+
 def _heard(place: Place) -> Iterable[str]:
     """Pipeline parameters that a stage takes."""
     return BINDINGS[place.technique].values()
@@ -122,11 +142,13 @@ def _check_values(
 ) -> None:
     """Every combination of the values that this stage gets to see; of ranges, their ends."""
     own = [axis for axis in space.axes if axis.startswith(f"{place.name}.")]
+    if takes_layers(place) and PLAN in space.axes:
+        own.append(PLAN)
     axes = [axis for axis in space.axes if axis in own or _hears(place, axis, space, overrides)]
     for values in itertools.product(*(space.axes[axis].to_check for axis in axes)):
         point: Configuration = dict(zip(axes, values, strict=True))
         try:
-            settings_in(point, place, parameters, overrides)
+            settings_in(with_layers(point, space.plans, [place]), place, parameters, overrides)
         except CollaboptError as error:
             raise CollaboptError(
                 f"the space holds what stage '{place.name}' cannot run with, {_in_words(point)}: {error.what}",

@@ -10,6 +10,8 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.layer_plan import LayerPlan
+from collabopt.components.engine.search.plans import PLAN, parse_plans
 from collabopt.components.engine.validation import Checked, refuse, validated
 from collabopt.components.engine.yaml_lines import place_in, read_yaml
 
@@ -98,11 +100,13 @@ class Space:
     """What a search may try.
 
     Attributes:
-        axes: Pipeline parameter, or `stage.hyperparameter` -> its values.
+        axes: Pipeline parameter, `stage.hyperparameter`, or `plan` -> its values; those of `plan` are names.
+        plans: Name of a plan -> the plan.
         places: Axis -> where it was given, for messages.
     """
 
     axes: Mapping[str, Choices | Range]
+    plans: Mapping[str, LayerPlan] = field(default_factory=dict)
     places: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def points(self) -> list[Configuration] | None:
@@ -117,11 +121,13 @@ class Space:
         return all(_holds(axis, configuration[name]) for name, axis in self.axes.items())
 
     def as_yaml(self) -> dict[str, Any]:
-        """What could have been written: axis -> list, or range."""
-        return {
+        """What could have been written: axis -> list, or range; `plan` -> the plans."""
+        written = {
             name: list(axis.values) if isinstance(axis, Choices) else axis.model_dump(exclude_defaults=True)
             for name, axis in self.axes.items()
         }
+        plans = {name: plan.model_dump(exclude_defaults=True) for name, plan in self.plans.items()}
+        return written | ({PLAN: plans} if plans else {})
 
 
 def parse_space(text: str, source: str = "space") -> Space:
@@ -138,12 +144,21 @@ def parse_space(text: str, source: str = "space") -> Space:
     if not values:
         raise CollaboptError("the space is empty", where=source, todo=f"name an axis, for example `{_EXAMPLE_LINE}`")
     axes: dict[str, Choices | Range] = {}
+    plans: dict[str, LayerPlan] = {}
     places: dict[str, str] = {}
+
+    def place_of(keys: tuple[Any, ...]) -> str:
+        place = place_in(keys, lines)
+        return f"{source}, {place}" if place else source
+
     for name, given in values.items():
-        place = place_in((name,), lines)
-        places[str(name)] = f"{source}, {place}" if place else source
-        axes[str(name)] = _axis(str(name), given, source, places[str(name)], lines)
-    return Space(axes, places)
+        places[str(name)] = place_of((name,))
+        if name == PLAN:
+            plans = parse_plans(given, lambda keys: place_of((PLAN, *keys)))
+            axes[PLAN] = Choices(tuple(plans))
+        else:
+            axes[str(name)] = _axis(str(name), given, source, places[str(name)], lines)
+    return Space(axes, plans, places)
 
 
 def read_space(path: Path) -> Space:

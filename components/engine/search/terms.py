@@ -6,6 +6,7 @@ from typing import Any
 
 from collabopt.components.engine.search.budget import Budget, check_budget
 from collabopt.components.engine.search.fitting import check_space, default_space
+from collabopt.components.engine.search.plans import NO_PLAN, PLAN, with_layers
 from collabopt.components.engine.search.sharing import Place, TrialStages, plan_stages
 from collabopt.components.engine.search.space import Configuration, Space
 
@@ -31,8 +32,11 @@ class Terms:
     @property
     def default(self) -> Configuration:
         """The default configuration: the axes with the values that a run would have."""
-        given = {}
+        given: Configuration = {}
         for axis in self.space.axes:
+            if axis == PLAN:
+                given[axis] = NO_PLAN
+                continue
             stage, dot, name = axis.partition(".")
             place = next((place for place in self.places if place.name == stage), None)
             if dot and place is not None:
@@ -48,7 +52,8 @@ class Terms:
 
     def stages(self, trials: Iterable[Configuration]) -> list[TrialStages]:
         """The stages of trials, shared ones under one name."""
-        return plan_stages(trials, self.places, self.parameters, self.overrides)
+        expanded = (with_layers(trial, self.space.plans, self.places) for trial in trials)
+        return plan_stages(expanded, self.places, self.parameters, self.overrides)
 
 
 def terms_of(

@@ -22,6 +22,7 @@ def places(tree=TREE):
         "sparsity: [0.5, 0.6]\nclusters: {low: 8, high: 32, step: 8}\nqat_epochs: [1, 3]",
         "pcqat.palette: [tensor, channel]\npruned.schedule: [constant, polynomial]",
         "learning_rate: {low: 0.0001, high: 0.01, log: true}",
+        "plan: {none: {}, mine: {cluster: {conv: {number_of_clusters: 4}}}}",
     ],
 )
 def test_what_fits_passes(text):
@@ -38,6 +39,13 @@ def test_what_fits_passes(text):
         ("epochs: [1]\nsparsity: [0.5, 1.5]", {}, [], "'pruned' cannot run with, epochs=1, sparsity=1.5"),
         ("clusters: {low: 2, high: 8}", {}, [], "'pruned_clustered' cannot run with, clusters=2"),
         ("pcqat.palette: [sensor]", {}, [], "palette='sensor'"),
+        (
+            "plan: {mine: {cluster: {conv: {number_of_clusters: 2}}}}",
+            {},
+            [],
+            "'pruned_clustered' cannot run with, plan",
+        ),
+        ("plan: {mine: {}}", {"clustered": {"layers": {"conv": "exclude"}}}, [], "'clustered' have settings already"),
         ("sparsity: [0.5, 0.8]\npruned.initial_sparsity: [0.0, 0.6]", {}, [], "initial_sparsity must be below"),
         ("sparsity: [0.5, 0.8]", {"pruned": {"target_sparsity": 0.5}}, [], "no stage listens to 'sparsity'"),
         ("sparsity: [0.5]\npruned.target_sparsity: [0.5]", {}, [], "no stage listens to 'sparsity'"),

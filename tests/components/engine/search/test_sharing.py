@@ -4,8 +4,11 @@ import itertools
 
 import pytest
 
+from collabopt.components.engine.search.budget import Budget
 from collabopt.components.engine.search.progress import needed_for
 from collabopt.components.engine.search.sharing import Place, plan_stages, trainings
+from collabopt.components.engine.search.space import parse_space
+from collabopt.components.engine.search.terms import terms_of
 from collabopt.pipelines import parameters_of
 from collabopt.pipelines.tree import TREE
 
@@ -65,3 +68,15 @@ def test_what_leads_to_a_leaf_is_needed_for_it():
     (trial,) = plan([{}])
     needed = needed_for(["pcqat@0"], trial.values())
     assert [stage.name for stage in needed] == ["pruned@0", "pruned_clustered@0", "pcqat@0"]
+
+
+def test_a_plan_says_something_to_the_stages_that_prune_and_cluster():
+    space = parse_space("plan: {none: {}, mine: {prune: {conv: {target_sparsity: 0.3}}, cluster: {conv: exclude}}}")
+    terms = terms_of(PLACES, PARAMETERS, {}, space, Budget())
+    assert terms.default == {"plan": "none"}
+    default, mine = terms.stages([terms.default, {"plan": "mine"}])
+    layers = {name: stage.settings["layers"] for name, stage in mine.items() if "layers" in stage.settings}
+    assert layers["pruned"] == {"conv": {"target_sparsity": 0.3}}
+    assert layers["pruned_clustered"] == layers["clustered"] == {"conv": "exclude"}
+    assert all(not stage.settings.get("layers") for stage in default.values())
+    assert default["qat"].name == mine["qat"].name and default["pruned"].name != mine["pruned"].name

@@ -1,6 +1,7 @@
 """What a space may look like, and what is refused with the line that it stands on."""
 
 import pytest
+import yaml
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.search.space import Choices, Range, parse_space, read_space
@@ -78,3 +79,37 @@ def test_what_is_no_space_is_refused(text, said):
 def test_a_file_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(CollaboptError, match="cannot be read"):
         read_space(tmp_path / "none.yaml")
+
+
+PLANS = """
+plan:
+  none: {}
+  gentle:
+    prune: {conv: {target_sparsity: 0.3}}
+    cluster: {"block*": exclude}
+"""
+
+
+def test_plans_are_an_axis_of_their_names():
+    space = parse_space(PLANS)
+    assert space.axes["plan"] == Choices(("none", "gentle"))
+    assert space.plans["gentle"].settings_of("prune") == {"conv": {"target_sparsity": 0.3}}
+    assert space.plans["gentle"].settings_of("sparsity_preserving_cluster") == {"block*": "exclude"}
+    assert parse_space(yaml.safe_dump(space.as_yaml(), sort_keys=False)) == space
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "where"),
+    [
+        ("plan: [gentle]", "'plan' gives no plans by name", "line 1"),
+        ("plan: {}", "'plan' gives no plans by name", "line 1"),
+        ("plan:\n  none: {prune: {conv: exclude}}", "'none' says something", "line 2"),
+        ("plan:\n  mine:\n    prune: {conv: {sparsity: 0.3}}", "sparsity", "line 3"),
+        ("plan:\n  mine:\n    prune: {conv: {target_sparsity: 2}}", "less than 1", "line 3"),
+        ("plan:\n  mine: gentle", "not valid", "line 2"),
+    ],
+)
+def test_what_is_no_plan_is_refused_with_its_line(text, said, where):
+    with pytest.raises(CollaboptError, match=said) as caught:
+        parse_space(text)
+    assert where in caught.value.where
