@@ -1,7 +1,8 @@
 """The whole tree as one would write it by hand: one process, stock TFMOT, no pipeline, no tracking, no checks.
 
-`python bare_tree.py MODEL.keras DATA DIRECTORY` makes the eight leaves from a baseline and a `Dataset` directory with
-the settings that `collabopt run` has by default. The other side of `overhead.py`.
+`python bare_tree.py MODEL.keras DATA DIRECTORY` makes the eight leaves from a baseline and a `Dataset` directory, with
+as many steps of the same size as `collabopt run` by default; no distillation, constant learning rates. The other side
+of `overhead.py`.
 """
 
 import os

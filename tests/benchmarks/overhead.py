@@ -15,8 +15,12 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+from collabopt.pipelines.tree import TREE
+
 HERE = Path(__file__).resolve().parent
 COLLABOPT = str(Path(sys.executable).parent / "collabopt")
+# The bare script has none either.
+WITHOUT_TEACHER = [f"--set={stage.name}.distillation_weight=0" for stage in TREE if stage.trains]
 
 
 def prepare(work: Path) -> tuple[Path, Path]:
@@ -66,7 +70,8 @@ def main() -> None:
             bare_command = [sys.executable, str(HERE / "bare_tree.py"), str(model), str(data), "leaves"]
             bare = timed(bare_command, work / f"bare-{number}")
             ours_directory = work / f"pipeline-{number}"
-            ours = timed([COLLABOPT, "run", "--model", str(model), "--data", "example://digits"], ours_directory)
+            ours_command = [COLLABOPT, "run", "--model", str(model), "--data", "example://digits", *WITHOUT_TEACHER]
+            ours = timed(ours_command, ours_directory)
             stages = spent_in_mlflow(ours_directory)
             rounds.append(
                 {"bare_s": bare, "pipeline_s": ours, "ratio": ours / bare, "in_stages_s": sum(stages.values())}
