@@ -111,6 +111,18 @@ def test_mlflow_shows_every_trial_below_the_run(searched):
     assert parent.info.status == "FINISHED" and ROOT in {run.info.run_name for run in runs}
 
 
+def test_it_says_what_it_has_cost_and_what_sharing_has_saved(searched):
+    directory, _ = searched
+    accounts = [
+        artifact["metadata"]
+        for path in directory.glob("root/*/propose-trials*/executor_output.json")
+        for artifact in json.loads(path.read_text())["artifacts"]["search"]["artifacts"]
+    ]
+    last = max((each for each in accounts if "trials" in each), key=lambda each: int(each["trials"]))
+    assert int(last["trials"]) == 3 and 0 < int(last["trainings"]) <= int(last["trainings_without_sharing"]) == 3 * 2
+    assert int(last["epochs"]) >= int(last["trainings"]) and float(last["minutes"]) > 0
+
+
 @pytest.fixture(scope="module")
 def host():
     """Other tests have computed in this process, which may not predict then."""

@@ -92,17 +92,22 @@ def propose_stage(
         write_state(state, found / STATE_FILE)
         with tempfile.NamedTemporaryFile() as log:
             search = Ongoing(terms, found, state, finished, Path(log.name))
-            if not before:
-                search.foresee_default()
-                wave = [_item(terms.stages([terms.default])[0], search)]
-            elif size:
-                wave = _wave(search, size)
-            else:
-                wave = []
-                _learn(search)
-                _end(search, found)
+            wave, account = _propose(search, size if before else None, found)
         emit(STAGE, "finished", metrics={"trials": len(wave)})
-        return StageResult({}, {}, {"trials": json.dumps(wave)})
+        return StageResult({}, account, {"trials": json.dumps(wave)})
+
+
+def _propose(search: Ongoing, size: int | None, found: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The next wave, and what the search has cost so far; no size is asked for at first."""
+    if size is None:
+        search.foresee_default()
+        return [_item(search.terms.stages([search.terms.default])[0], search)], {}
+    _learn(search)
+    if size == 0:
+        _end(search, found)
+        return [], _account(search, is_spent(search.terms.budget, search.used(search.study())))
+    wave, ended_by = _wave(search, size)
+    return wave, _account(search, ended_by)
 
 
 def _terms(
@@ -150,16 +155,33 @@ def _learn(search: Ongoing) -> None:
         search.tell(study, over, search.foresee(study, over))
 
 
-def _wave(search: Ongoing, size: int) -> list[dict[str, Any]]:
-    _learn(search)
+def _wave(search: Ongoing, size: int) -> tuple[list[dict[str, Any]], str]:
+    """What is trained next, and what has ended the search; "" as long as it goes on."""
     study = search.study()
     wave: list[Trial] = []
-    if not is_spent(search.terms.budget, search.used(study)):
-        wave, _ = search.next_wave(study, size, apart=True)
+    ended_by = is_spent(search.terms.budget, search.used(study))
+    if not ended_by:
+        wave, why_no_more = search.next_wave(study, size, apart=True)
+        ended_by = "" if wave else why_no_more
     if wave:
         search.foresee(study, wave)
     stages = search.stages(study)
-    return [_item(stages[trial.number], search) for trial in wave] or [_item(stages[0], search)]
+    return [_item(stages[trial.number], search) for trial in wave] or [_item(stages[0], search)], ended_by
+
+
+def _account(search: Ongoing, ended_by: str) -> dict[str, str]:
+    """What the search has cost, and what sharing has saved; shown with the artifact."""
+    study = search.study()
+    used = search.used(study)
+    progress = search.progress(search.stages(study)[: used.trials])
+    return {
+        "trials": str(used.trials),
+        "epochs": str(used.epochs),
+        "minutes": f"{used.minutes:.1f}",
+        "trainings": str(progress.trainings),
+        "trainings_without_sharing": str(progress.trainings_without_sharing),
+        "ended_by": ended_by,
+    }
 
 
 def _item(trial: TrialStages, search: Ongoing) -> dict[str, Any]:
