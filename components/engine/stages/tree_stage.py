@@ -66,11 +66,12 @@ def run_stage(
         CollaboptError: Bad settings, or a model that the technique cannot take.
     """
     with stage_session(stage):
-        purpose = load_task(task)
-        checked = as_task_allows(settings_for(technique, {**settings, **overrides}, stage), purpose)
+        checked = settings_for(technique, {**settings, **overrides}, stage)
         parent_record = read_parent(parent)
         data = StoredDataset(dataset)
         _check_parent(technique, stage, parent_record, data)
+        purpose = load_task(task)
+        checked = as_task_allows(checked, purpose)
         reason = reason_to_skip(skip, parent_record)
         place, trial = split_name(stage)
         step = Step(stage=place, technique=technique, settings=checked.model_dump(), skipped=reason, trial=trial)

@@ -17,6 +17,7 @@ from kfp import dsl
 from mlflow import MlflowClient
 
 from collabopt import components
+from collabopt.components.engine.stage_host import stage_host
 from collabopt.pipelines import stages_of
 from collabopt.pipelines.tree import ROOT, TREE
 
@@ -128,7 +129,8 @@ def kubeflow(mlflow_server, client, tmp_path_factory):
     around = {"baseline": backend.outputs[ROOT]["model"], "dataset": dataset}
     # Its own process would predict; this one has computed with TensorFlow, and cannot be forked any more.
     reasons = backend.run("prescreen", "prescreen", **around, stages=branches, mode="off")
-    backend.run("propose", "propose_trials", **around, stages=branches, parameters=configured.parameters, size=1)
+    with stage_host():
+        backend.run("propose", "propose_trials", **around, stages=branches, parameters=configured.parameters, size=1)
     for stage in TREE:
         training = TRAINING if stage.trains else {}
         parent = backend.outputs[stage.parent]["model"]
