@@ -124,8 +124,8 @@ class _Search:
 
     @property
     def has_trained(self) -> bool:
-        """Whether a stage of the tree has been finished."""
-        return not self._ongoing.finished.models.keys() <= {ROOT}
+        """Whether a stage of the tree has been finished, also in a wave that has failed."""
+        return not finished_stages(self._root).models.keys() <= {ROOT}
 
     def run(self) -> str:
         """Runs wave after wave; returns what ended the search."""

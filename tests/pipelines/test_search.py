@@ -332,3 +332,17 @@ def test_plans_of_single_layers_are_searched_over_by_name(prepared, tmp_path, em
     report = json.loads((tmp_path / f"collabopt-output/leaves/{leaf}/report.json").read_text())
     (clustered,) = [step for step in report["lineage"] if step["stage"] == "clustered"]
     assert clustered["settings"]["layers"] == {"dense": {"number_of_clusters": 4}}
+
+
+def test_what_was_trained_before_a_stage_failed_is_kept(prepared, tmp_path, empty_store):
+    for name in ("model.keras", "data.npz", "policy.yaml"):
+        shutil.copy(prepared / name, tmp_path / name)
+    (tmp_path / "space.yaml").write_text("clusters: [4, 6]\n")
+    (tmp_path / "labels_alone.py").write_text(
+        "import dataclasses\nfrom collabopt.components.engine.training import classification\n"
+        "TASK = dataclasses.replace(classification.TASK, distillation=None)\n"
+    )
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    run = collabopt(tmp_path, *SEARCH, "--task", "labels_alone:TASK", "--set", "cqat.distillation_weight=0.4")
+    assert run.returncode == 1 and "does not say how a model learns from another" in run.stderr
+    assert "clustered@0" in finished_stages(tmp_path)
