@@ -1,6 +1,6 @@
 """The plan file: settings of single layers, for every stage of a run that prunes or clusters."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from collabopt.components.engine.settings import (
     Settings,
     readable_path,
 )
-from collabopt.components.engine.yaml_lines import place_in, read_yaml
+from collabopt.components.engine.yaml_lines import place_of, read_yaml
 
 _EXAMPLE = 'prune: {"block1_*": {target_sparsity: 0.8}, conv: exclude}'
 
@@ -56,23 +56,20 @@ def read_layer_plan(path: Path) -> LayerPlan:
     except (OSError, UnicodeDecodeError) as error:
         raise CollaboptError(f"the plan cannot be read: {error}", where=str(path), todo="correct --plan") from error
     values, lines = read_yaml(text, str(path), "the plan", _EXAMPLE)
-
-    def place_of(keys: tuple[Any, ...]) -> str:
-        at = place_in(keys, lines)
-        return f"{path}, {at}" if at else str(path)
-
-    plan = layer_plan(values, place_of)
+    plan = layer_plan(values, str(path), (), lines)
     if not plan.prune and not plan.cluster:
         raise CollaboptError("the plan says nothing", where=str(path), todo=f"write it like `{_EXAMPLE}`")
     return plan
 
 
-def layer_plan(values: object, place_of: Callable[[tuple[Any, ...]], str]) -> LayerPlan:
+def layer_plan(values: object, source: str, above: tuple[str, ...], lines: Mapping[tuple[str, ...], int]) -> LayerPlan:
     """A plan of what was read.
 
     Args:
         values: What was read.
-        place_of: Keys in it -> where that was given, for messages.
+        source: Where it comes from, for messages.
+        above: Keys that lead to it there.
+        lines: Keys -> line, of the whole text.
 
     Raises:
         CollaboptError: It is no plan.
@@ -83,7 +80,7 @@ def layer_plan(values: object, place_of: Callable[[tuple[Any, ...]], str]) -> La
         first = error.errors()[0]
         raise CollaboptError(
             f"the plan is not valid: {'.'.join(map(str, readable_path(first['loc'])))}: {first['msg']}",
-            where=place_of(first["loc"]),
+            where=place_of(source, (*above, *first["loc"]), lines),
             todo=f"write it like `{_EXAMPLE}`",
         ) from error
 

@@ -52,6 +52,12 @@ def place_in(path: Sequence[str | int], lines: Mapping[Path, int]) -> str:
     return f"line {line}" if line else ""
 
 
+def place_of(source: str, path: Sequence[str | int], lines: Mapping[Path, int]) -> str:
+    """`SOURCE, line N` for a path; the source alone where nothing of it is in the text."""
+    place = place_in(path, lines)
+    return f"{source}, {place}" if place else source
+
+
 def _note_lines(node: yaml.Node, path: Path, lines: dict[Path, int], seen: set[int], source: str, what: str) -> None:
     if id(node) in seen:  # an alias, which may lie within itself
         return

@@ -3,12 +3,12 @@
 A trial's configuration holds the name alone; what it means for a stage, `with_layers` says.
 """
 
-import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.layer_plan import LayerPlan, layer_plan
+from collabopt.components.engine.yaml_lines import place_of
 
 if TYPE_CHECKING:
     from collabopt.components.engine.search.sharing import Place
@@ -18,12 +18,13 @@ NO_PLAN = "none"
 """The default configuration's: every layer has the settings of its stage."""
 
 
-def parse_plans(given: object, place_of: Callable[[tuple[Any, ...]], str]) -> dict[str, LayerPlan]:
+def parse_plans(given: object, source: str, lines: Mapping[tuple[str, ...], int]) -> dict[str, LayerPlan]:
     """Reads the plans of a space.
 
     Args:
         given: Name -> what a plan file would hold.
-        place_of: Keys below the axis -> where that was given.
+        source: Where the space comes from, for messages.
+        lines: Keys -> line, of the whole space.
 
     Raises:
         CollaboptError: One is no plan, or `none` is one.
@@ -31,19 +32,17 @@ def parse_plans(given: object, place_of: Callable[[tuple[Any, ...]], str]) -> di
     if not isinstance(given, Mapping) or not given:
         raise CollaboptError(
             f"axis '{PLAN}' gives no plans by name",
-            where=place_of(()),
+            where=place_of(source, (PLAN,), lines),
             todo=f"write {{{NO_PLAN}: {{}}, gentle: {{prune: ..., cluster: ...}}}}, each as in a plan file",
         )
-    plans = {str(name): layer_plan(plan, functools.partial(_below, place_of, name)) for name, plan in given.items()}
+    plans = {str(name): layer_plan(plan, source, (PLAN, str(name)), lines) for name, plan in given.items()}
     if plans.get(NO_PLAN, LayerPlan()) != LayerPlan():
         raise CollaboptError(
-            f"axis '{PLAN}': '{NO_PLAN}' says something", where=place_of((NO_PLAN,)), todo="give that plan another name"
+            f"axis '{PLAN}': '{NO_PLAN}' says something",
+            where=place_of(source, (PLAN, NO_PLAN), lines),
+            todo="give that plan another name",
         )
     return plans
-
-
-def _below(place_of: Callable[[tuple[Any, ...]], str], name: object, keys: tuple[Any, ...]) -> str:
-    return place_of((name, *keys))
 
 
 def takes_layers(place: "Place") -> bool:

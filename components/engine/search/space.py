@@ -13,7 +13,7 @@ from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.layer_plan import LayerPlan
 from collabopt.components.engine.search.plans import PLAN, parse_plans
 from collabopt.components.engine.validation import Checked, refuse, validated
-from collabopt.components.engine.yaml_lines import place_in, read_yaml
+from collabopt.components.engine.yaml_lines import place_in, place_of, read_yaml
 
 Value = float | int | str | bool
 # Axis -> its value in one trial.
@@ -146,15 +146,10 @@ def parse_space(text: str, source: str = "space") -> Space:
     axes: dict[str, Choices | Range] = {}
     plans: dict[str, LayerPlan] = {}
     places: dict[str, str] = {}
-
-    def place_of(keys: tuple[Any, ...]) -> str:
-        place = place_in(keys, lines)
-        return f"{source}, {place}" if place else source
-
     for name, given in values.items():
-        places[str(name)] = place_of((name,))
+        places[str(name)] = place_of(source, (name,), lines)
         if name == PLAN:
-            plans = parse_plans(given, lambda keys: place_of((PLAN, *keys)))
+            plans = parse_plans(given, source, lines)
             axes[PLAN] = Choices(tuple(plans))
         else:
             axes[str(name)] = _axis(str(name), given, source, places[str(name)], lines)

@@ -386,34 +386,34 @@ def test_where_nothing_is_said_a_leaf_learns_from_its_parent_too(leaf):
     assert files[0] == files[1] != files[2]
 
 
-def test_where_nothing_is_said_a_task_that_cannot_distil_learns_from_labels(save_parent, data, tmp_path, monkeypatch):
+@pytest.fixture
+def prune(save_parent, data, tmp_path, monkeypatch):
+    """Prunes for a task; returns where the outcome is written."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    task = dataclasses.replace(TASK, distillation=None)
-    monkeypatch.setattr("collabopt.components.engine.training.classification.TASK", task)
-    run_stage(
-        "prune",
-        stage="pruned",
-        parent=str(save_parent(plain)),
-        dataset=str(data.directory),
-        output=str(tmp_path / "pruned"),
-        task=DEFAULT_TASK,
-        settings={"epochs": 1},
-        overrides={},
-    )
-    assert read_stage_record(tmp_path / "pruned").lineage[-1].settings["distillation_weight"] == 0
 
-
-def test_a_task_that_cannot_distil_says_so_before_anything_is_trained(save_parent, data, tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    with pytest.raises(CollaboptError, match="'regression' does not say how a model learns from another"):
+    def run(task, **settings):
         run_stage(
             "prune",
             stage="pruned",
             parent=str(save_parent(plain)),
             dataset=str(data.directory),
             output=str(tmp_path / "pruned"),
-            task="tests.components.engine.training.regression_task:TASK",
-            settings={"distillation_weight": 0.4},
+            task=task,
+            settings=settings,
             overrides={},
         )
+        return tmp_path / "pruned"
+
+    return run
+
+
+def test_where_nothing_is_said_a_task_that_cannot_distil_learns_from_labels(prune, monkeypatch):
+    task = dataclasses.replace(TASK, distillation=None)
+    monkeypatch.setattr("collabopt.components.engine.training.classification.TASK", task)
+    assert read_stage_record(prune(DEFAULT_TASK, epochs=1)).lineage[-1].settings["distillation_weight"] == 0
+
+
+def test_a_task_that_cannot_distil_says_so_before_anything_is_trained(prune, tmp_path):
+    with pytest.raises(CollaboptError, match="'regression' does not say how a model learns from another"):
+        prune("tests.components.engine.training.regression_task:TASK", distillation_weight=0.4)
     assert not (tmp_path / "pruned").exists()
