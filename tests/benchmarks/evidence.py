@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from evidence_results import Results, markdown, plot
-from evidence_search import CONDITIONS, PIPELINE, search
+from evidence_search import CONDITIONS, PIPELINE, SETTINGS, search
 from fashion_networks import NETWORKS
 from measured_process import Outcome, run_measured
 
@@ -102,7 +102,7 @@ def our_stage(stage: Stage, seed: int, scheme: str, parameters: Mapping[str, Any
         output=str(_directory(scheme, stage.name)),
         task=DEFAULT_TASK,
         settings=inputs_of(stage.technique.name, given),
-        overrides={},
+        overrides=SETTINGS.get(stage.name, {}) if scheme == "searched" else {},
     )
 
 
