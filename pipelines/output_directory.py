@@ -15,6 +15,7 @@ from pathlib import Path
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.records import GATE_FILES, PACKED_FILE, REPORT_FILE, SKIPPED_FILE, TFLITE_FILE
+from collabopt.components.engine.search.records import SEARCH_FILES
 
 LEAVES = "leaves"
 LOGS = "logs"
@@ -25,7 +26,8 @@ _STAGED = "staged"
 _LEAVING = "leaving"
 _PREVIOUS = "previous"
 _REPLACED = "replaced"
-_RESULT = (LEAVES, *GATE_FILES)
+_FILES = (*GATE_FILES, *SEARCH_FILES)
+_RESULT = (LEAVES, *_FILES)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class OutputDirectory:
 
         Args:
             leaves: Stage -> directory with its files, or what it has left untrained, inside the working directory.
-            decision: The gate's `decision.json` with what else it wrote beside it, inside the working directory.
+            decision: The gate's `decision.json`, inside the working directory; beside it what else the gate wrote, and
+                in a search its summary and policy.
         """
         staged = self.work / _STAGED
         for stage, source in leaves.items():
@@ -65,7 +68,7 @@ class OutputDirectory:
             for name in (SKIPPED_FILE,) if (source / SKIPPED_FILE).is_file() else LEAF_FILES:
                 os.rename(source / name, target / name)
         (staged / LEAVES).mkdir(parents=True, exist_ok=True)
-        for name in GATE_FILES:
+        for name in _FILES:
             if (decision.parent / name).exists():
                 os.rename(decision.parent / name, staged / name)
         for foreign in _foreign_files(self.path / LEAVES):

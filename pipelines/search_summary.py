@@ -69,7 +69,7 @@ def print_search(console: Console, summary: SearchSummary) -> None:
     )
     left_out = {leaf.leaf: leaf for trial in summary.trials for leaf in trial.leaves.values() if leaf.left_out}
     if left_out:
-        console.print(f"leaves not trained, because they could not meet the policy: {len(left_out)}")
+        console.print(f"leaves not trained: {len(left_out)}; the report says why")
     used, budget = summary.used, summary.budget
     console.print(
         f"used: {used.trials} of {budget.trials} trials, {used.epochs}{_of(budget.epochs)} epochs, "

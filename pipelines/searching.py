@@ -14,13 +14,13 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.records import DECISION_FILE
-from collabopt.components.engine.search.budget import Budget, is_spent
+from collabopt.components.engine.search.budget import is_spent
 from collabopt.components.engine.search.left_out import write_left_out
 from collabopt.components.engine.search.progress import Progress
 from collabopt.components.engine.search.records import (
@@ -163,9 +163,10 @@ class _Search:
             ongoing.used(study),
             ended_by,
         )
-        self._output.publish(leaves, self._output.work / "gate" / DECISION_FILE)
-        (self._output.path / POLICY_FILE).write_text(ongoing.state.policy, encoding="utf-8")
-        (self._output.path / SUMMARY_FILE).write_text(summary.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        decided = self._output.work / "gate"
+        (decided / POLICY_FILE).write_text(ongoing.state.policy, encoding="utf-8")
+        (decided / SUMMARY_FILE).write_text(summary.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        self._output.publish(leaves, decided / DECISION_FILE)
         return summary
 
     def _train_default(self) -> None:
@@ -249,7 +250,7 @@ class _Search:
             predicted,
         )
         shown = {name: value for name, value in self._planned.origin.items() if name not in _NOT_SHOWN}
-        parameters = {**shown, **self._planned.origin["parameters"], **_prefixed("budget", self._planned.terms.budget)}
+        parameters = {**shown, **self._planned.origin["parameters"], **self._planned.terms.budget.as_params}
         with stage_session("gate"):
             return run_gate(gate, self._output.work / "gate", parameters), leaves
 
@@ -264,10 +265,6 @@ class _Search:
 
 def _predicting() -> contextlib.AbstractContextManager[object]:
     return Console(stderr=True).status("predicting sizes")
-
-
-def _prefixed(prefix: str, budget: Budget) -> dict[str, Any]:
-    return {f"{prefix}.{name}": value for name, value in budget.model_dump(exclude_none=True).items()}
 
 
 @contextlib.contextmanager

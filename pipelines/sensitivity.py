@@ -12,7 +12,7 @@ from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.layer_plan import plan_yaml, read_layer_plan
 from collabopt.components.engine.prescreen.baseline import BaselineSource, accept_baseline
 from collabopt.components.engine.sensitivity.proposal import SMALL_SHARE, propose
-from collabopt.components.engine.sensitivity.records import Sensitivity
+from collabopt.components.engine.sensitivity.records import Sensitivity, Trial
 from collabopt.pipelines.arguments import pipeline_arguments
 from collabopt.pipelines.before_training import EVERYTHING, output_file, plan_baseline
 
@@ -127,4 +127,16 @@ def _plan_text(found: Sensitivity) -> str:
         "else it gets the gentlest value.\n"
         "Use it with: collabopt run --plan FILE"
     )
-    return plan_yaml(found.plan, {"": head})
+    pruned = [f"{each.layer}  {_drops(each.pruned)}" for each in found.layers if each.pruned]
+    clustered = [f"{each.layer}  {_drops(each.clustered)}" for each in found.layers if each.clustered]
+    measured = f"Drops of {found.metric} in per cent of the baseline's, by"
+    comments = {
+        "": head,
+        "prune": "\n".join([f"{measured} sparsity:", *pruned]),
+        "cluster": "\n".join([f"{measured} number of clusters:", *clustered]),
+    }
+    return plan_yaml(found.plan, comments)
+
+
+def _drops(trials: Iterable[Trial]) -> str:
+    return ", ".join(f"{each.value:g}: {'-' if each.drop is None else f'{100 * each.drop:.1f}'}" for each in trials)

@@ -15,6 +15,10 @@ _WILDCARD = re.compile(r"\*|\?|\[!?.[^\]]*\]")
 Value = TypeVar("Value")
 
 
+class LayerPatternError(CollaboptError):
+    """A pattern that no model with these layers can be treated by, whatever the settings."""
+
+
 def settings_by_layer(patterns: Mapping[str, Value], layers: Collection[str], what: str) -> dict[str, Value]:
     """Which settings every layer gets, of those that patterns give.
 
@@ -30,11 +34,11 @@ def settings_by_layer(patterns: Mapping[str, Value], layers: Collection[str], wh
         Layer -> settings, for layers that some pattern matches.
 
     Raises:
-        CollaboptError: A pattern matches no layer, or two that disagree are equally specific for one.
+        LayerPatternError: A pattern matches no layer, or two that disagree are equally specific for one.
     """
     for pattern in patterns:
         if not any(_matches(layer, pattern) for layer in layers):
-            raise CollaboptError(
+            raise LayerPatternError(
                 f"no layer that can be {what} matches '{pattern}'",
                 where=f"layers, '{pattern}'",
                 todo=f"layers that can be {what}: {', '.join(layers)}",
@@ -47,7 +51,7 @@ def settings_by_layer(patterns: Mapping[str, Value], layers: Collection[str], wh
         best, *others = matching
         for other in others:
             if _rank(layer, other) == _rank(layer, best) and patterns[other] != patterns[best]:
-                raise CollaboptError(
+                raise LayerPatternError(
                     f"'{best}' and '{other}' both match layer '{layer}', and neither is more specific",
                     where=f"layers, '{best}'",
                     todo=f"give '{layer}' settings under its own name",

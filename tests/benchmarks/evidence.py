@@ -13,14 +13,16 @@ import functools
 import importlib
 import json
 import os
+import platform
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from evidence_results import Results, markdown, plot
+from evidence_results import Results, markdown, plot, summary
 from evidence_search import CONDITIONS, PIPELINE, SETTINGS, search
 from fashion_networks import NETWORKS
 from measured_process import Outcome, run_measured
@@ -239,6 +241,12 @@ def _measure_in(directory: Path, arguments: argparse.Namespace, work: Callable[[
     return run_measured(work, directory, name, arguments.limit, arguments.memory_limit)
 
 
+def _machine() -> dict[str, str]:
+    tools = {name: metadata.version(name) for name in ("ethos-u-vela", "optuna")}
+    named = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {**tools, "processor": named[0].partition(":")[2].strip() if named else platform.machine()}
+
+
 def _line(row: dict[str, Any]) -> str:
     if "accuracy" in row:
         return f"{row['accuracy']:.4f} {row['packed_bytes']:,}"
@@ -246,7 +254,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measures what is missing, prints the table, draws the plot."""
+    """Measures what is missing, prints both tables, draws the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--schemes", nargs="+", default=SCHEMES, choices=SCHEMES)
@@ -274,10 +282,10 @@ def main() -> None:
         "searched": {**CONDITIONS, **ours, "compression": {name: each.compression for name, each in NETWORKS.items()}},
         "stock": STOCK,
     }
-    results = Results(arguments.json.resolve(), json.loads(json.dumps(conditions)), SCHEMES)
+    results = Results(arguments.json.resolve(), json.loads(json.dumps(conditions)), SCHEMES, _machine())
     if not arguments.no_run:
         measure_missing(results, arguments)
-    print(markdown(results))
+    print(summary(results), markdown(results), sep="\n\n")
     arguments.plot.write_text(plot(results), encoding="utf-8")
 
 

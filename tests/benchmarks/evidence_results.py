@@ -4,7 +4,7 @@ import io
 import json
 import os
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,13 @@ from collabopt.pipelines.tree import TREE
 
 LEAVES = tuple(stage.name for stage in TREE.leaves())
 COLUMNS = (
-    *("network", "leaf", "by", "accuracy", "drop, points", "zip", "packed", "compression", "entropy bound"),
-    *("NPU ms", "NPU flash", "claims"),
+    *("network", "leaf", "by", "accuracy", "drop, points", "zip", "packed", "zip / zip", "zip / packed"),
+    *("entropy bound", "NPU ms", "NPU flash", "claims"),
 )
+# The leaf that has won everything.
+MOST_COMPRESSED = "pcqat"
+# What the zip of the float `.tflite` is divided by.
+_RATIOS = {"zip_ratio": "zip_bytes", "packed_ratio": "packed_bytes", "bound_ratio": "weight_entropy_bytes"}
 # Those of Okabe and Ito, which colour-blind readers can tell apart.
 COLOURS = {"ours": "#0072b2", "searched": "#009e73", "stock": "#d55e00"}
 MARKERS = dict(zip(LEAVES, "osD^vPX*", strict=True))
@@ -25,15 +29,18 @@ MARKERS = dict(zip(LEAVES, "osD^vPX*", strict=True))
 class Results:
     """The file of results: a list of runs, one for a network, a scheme and a seed; and of searches, by network."""
 
-    def __init__(self, path: Path, conditions: dict[str, Any], schemes: Sequence[str]) -> None:
+    def __init__(
+        self, path: Path, conditions: dict[str, Any], schemes: Sequence[str], machine: Mapping[str, Any]
+    ) -> None:
         """Opens the file, which need not exist; what was made under other conditions is left out.
 
         Args:
             path: The file.
             conditions: What results depend on; under a scheme's name, what only those of this scheme depend on.
             schemes: Names of the schemes.
+            machine: What else is written down: of what results depend on little, or not at all.
         """
-        self._path, self._conditions = path, conditions
+        self._path, self._conditions, self._machine = path, conditions, machine
         content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         before = content.get("conditions", {})
         shared = [name for name in conditions if name not in schemes]
@@ -61,7 +68,8 @@ class Results:
     def _write(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._path.with_suffix(".partial")
-        content = {"conditions": self._conditions, "searches": self.searches, "runs": self.runs}
+        content = {"conditions": self._conditions, "machine": self._machine, "searches": self.searches}
+        content |= {"runs": self.runs}
         partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         os.replace(partial, self._path)
 
@@ -71,7 +79,7 @@ class Results:
             {
                 **run["stages"][leaf],
                 "drop": run["baseline"]["accuracy"] - run["stages"][leaf]["accuracy"],
-                "compression": run["baseline"]["zip_bytes"] / run["stages"][leaf]["packed_bytes"],
+                **{ratio: run["baseline"]["zip_bytes"] / run["stages"][leaf][size] for ratio, size in _RATIOS.items()},
             }
             for run in self.runs
             if (run["network"], run["scheme"]) == (network, scheme) and "accuracy" in run["stages"].get(leaf, {})
@@ -88,10 +96,38 @@ class Results:
         return [scheme for scheme in COLOURS if any(run["scheme"] == scheme for run in self.runs)]
 
 
+def summary(results: Results) -> str:
+    """Of the most compressed leaf: how much smaller, how much worse, and how many layers break their claims."""
+    lines = [f"| `{MOST_COMPRESSED}` | {' | '.join(NETWORKS)} |", "| --- " + "| --: " * len(NETWORKS) + "|"]
+    for scheme in results.schemes():
+        for label, cell in _SUMMARY.items():
+            of_networks = [results.rows(network, scheme, MOST_COMPRESSED) for network in NETWORKS]
+            cells = [cell(rows) if rows else "-" for rows in of_networks]
+            lines.append(f"| {scheme}: {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float:
+    return statistics.mean(row[name] for row in rows)
+
+
+_SUMMARY: dict[str, Callable[[Sequence[Mapping[str, Any]]], str]] = {
+    "smaller than the float zip, packed": lambda rows: f"{_mean(rows, 'packed_ratio'):.2f}x",
+    "the same, by plain zip": lambda rows: f"{_mean(rows, 'zip_ratio'):.2f}x",
+    "the same, were there nothing but weights": lambda rows: f"{_mean(rows, 'bound_ratio'):.2f}x",
+    "bytes packed beside the weights": lambda rows: (
+        f"{_mean(rows, 'packed_bytes') - _mean(rows, 'weight_entropy_bytes'):,.0f}"
+    ),
+    "points below fp32": lambda rows: _spread([100 * row["drop"] for row in rows], "{:+.2f}".format),
+    "layers that break their claims": lambda rows: f"{statistics.mean(len(row['broken']) for row in rows):.3g}",
+}
+
+
 def markdown(results: Results) -> str:
     """Mean and standard deviation over the seeds, a line for every network, leaf and scheme.
 
-    Compression is the zip of the float `.tflite` over the packed leaf; claims are the layers that break theirs.
+    Sizes in bytes; zip / zip and zip / packed are the zip of the float `.tflite` over that of the leaf, and over the
+    packed leaf; claims are the layers that break theirs.
     """
     lines = [f"| {' | '.join(COLUMNS)} |", "| --- | --- | --- " + "| --: " * (len(COLUMNS) - 3) + "|"]
     for network in NETWORKS:
@@ -112,7 +148,7 @@ def _cells(results: Results, network: str, leaf: str, scheme: str) -> list[str]:
         _spread([row["accuracy"] for row in rows], "{:.4f}".format),
         _spread([100 * row["drop"] for row in rows], "{:+.2f}".format),
         *(_spread([row[name] for row in rows], "{:,.0f}".format) for name in ("zip_bytes", "packed_bytes")),
-        _spread([row["compression"] for row in rows], "{:.2f}x".format),
+        *(_spread([row[name] for row in rows], "{:.2f}x".format) for name in ("zip_ratio", "packed_ratio")),
         _spread([row["weight_entropy_bytes"] for row in rows], "{:,.0f}".format),
         *(_known([row[name] for row in rows], form) for name, form in _NPU.items()),
         "hold" if not broken else f"{broken:.0f} broken",
@@ -132,7 +168,7 @@ def _spread(values: Sequence[float], form: Callable[[float], str]) -> str:
     if len(values) < 2:
         return form(values[0])
     deviation = form(statistics.stdev(values)).lstrip("+")
-    return f"{form(statistics.mean(values))} ± {deviation}"
+    return f"{form(statistics.mean(values))} ± {deviation.rstrip('x')}"
 
 
 def plot(results: Results) -> str:

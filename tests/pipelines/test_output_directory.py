@@ -14,7 +14,11 @@ def make_result(work: Path, content: str, stages: tuple[str, ...] = ("ptq",)) ->
             (directory / name).write_text(content)
     decision = work / "root" / "decision.json"
     # A model card comes with a winner only.
-    for name in ("decision.json", "report.html", *(["model_card.md"] if content == "first" else ["sample.npz"])):
+    for name in (
+        "decision.json",
+        "report.html",
+        *(["model_card.md", "search.json"] if content == "first" else ["sample.npz"]),
+    ):
         (work / "root" / name).write_text(content)
     return leaves, decision
 

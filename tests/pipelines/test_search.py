@@ -315,23 +315,37 @@ def test_a_default_configuration_that_cannot_meet_the_policy_is_not_trained(prep
     summary = SearchSummary.model_validate_json(run.stdout)
     assert summary.trainings == 0 and summary.winner is None and summary.used.trials == 2
     assert all("packed_bytes" in leaf.left_out for trial in summary.trials for leaf in trial.leaves.values())
+    (tmp_path / "lax.yaml").write_text(bound.replace("10", "1000000"))
+    collabopt(tmp_path, "gate", "--policy", "lax.yaml")
+    verdicts = json.loads((tmp_path / "collabopt-output/decision.json").read_text())["verdicts"]
+    assert len(verdicts) == 4 and all("under this one it might qualify" in str(verdict) for verdict in verdicts)
 
 
 def test_plans_of_single_layers_are_searched_over_by_name(prepared, tmp_path, empty_store):
     for name in ("model.keras", "data.npz", "policy.yaml"):
         shutil.copy(prepared / name, tmp_path / name)
-    plans = "{coarse: {cluster: {dense: {number_of_clusters: 4}}}, lost: {cluster: {'blok*': exclude}}}"
-    (tmp_path / "space.yaml").write_text(f"plan: {plans}\n")
+    (tmp_path / "space.yaml").write_text("plan: {coarse: {cluster: {dense: {number_of_clusters: 4}}}}\n")
     shutil.copy(empty_store, tmp_path / "mlflow.db")
-    run = collabopt(tmp_path, *SEARCH, "--trials", "3", "--json")
+    run = collabopt(tmp_path, *SEARCH, "--trials", "2", "--json")
     assert run.returncode == 0, run.stderr
     trials = {str(trial.configuration["plan"]): trial for trial in SearchSummary.model_validate_json(run.stdout).trials}
-    assert set(trials) == {"none", "coarse", "lost"}
-    assert all("'blok*'" in leaf.left_out for leaf in trials["lost"].leaves.values())
+    assert set(trials) == {"none", "coarse"}
     leaf = trials["coarse"].leaves["clustered_ptq"].leaf
     report = json.loads((tmp_path / f"collabopt-output/leaves/{leaf}/report.json").read_text())
     (clustered,) = [step for step in report["lineage"] if step["stage"] == "clustered"]
     assert clustered["settings"]["layers"] == {"dense": {"number_of_clusters": 4}}
+
+
+def test_a_plan_that_matches_no_layer_is_an_error_before_anything_is_trained(prepared, tmp_path, empty_store):
+    for name in ("model.keras", "data.npz", "policy.yaml"):
+        shutil.copy(prepared / name, tmp_path / name)
+    plans = "{coarse: {cluster: {dense: {number_of_clusters: 4}}}, lost: {cluster: {'blok*': exclude}}}"
+    (tmp_path / "space.yaml").write_text(f"clusters: [4]\nplan: {plans}\n")
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    run = collabopt(tmp_path, *SEARCH, "--trials", "3")
+    assert run.returncode == 1 and "Traceback" not in run.stderr
+    assert "no layer that can be clustered matches 'blok*'" in run.stderr and "space.yaml, line 2" in run.stderr
+    assert "clustered@0 " not in run.stderr and not (tmp_path / "collabopt-output/.search").exists()
 
 
 def test_what_was_trained_before_a_stage_failed_is_kept(prepared, tmp_path, empty_store):

@@ -1,6 +1,7 @@
 """`collabopt sensitivity` on a small model, and what it refuses."""
 
 import io
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,13 +14,15 @@ from rich.console import Console
 from collabopt.components.engine.layer_plan import read_layer_plan
 from collabopt.components.engine.sensitivity.records import LayerSensitivity, Sensitivity
 from collabopt.pipelines.sensitivity_tables import print_sensitivity
+from tests.components.engine.training import regression_task
 from tests.pipelines.refusal import refused
 
 Command = Callable[..., tuple[int, str, str]]
 
 # A process of its own: the command forks, and TensorFlow must not run in a process that forks.
-# The class of a sample is its brightest pixel, and the model is always right: half of `first` carries the pixels, by
-# its smallest weights that are not zero, and `second` takes no notice of the other half, which has the largest.
+# The class of a sample is its brightest pixel, and the model is always right, but for the test split: half of `first`
+# carries the pixels, by its smallest weights that are not zero, and `second` takes no notice of the other half, which
+# has the largest.
 MAKE_MODEL = """
 import numpy as np, tf_keras
 from tf_keras import layers
@@ -35,6 +38,9 @@ model.get_layer("first").set_weights([np.hstack([0.1 * np.eye(64), 10 * (1 + np.
 model.get_layer("second").set_weights([np.vstack([50 * np.eye(64), np.zeros((64, 64))])])
 model.get_layer("third").set_weights([np.eye(64)])
 model.save("model.keras")
+linear = tf_keras.Sequential([layers.Input((6,)), layers.Dense(1, use_bias=False, name="only")])
+linear.set_weights([np.linspace(-1, 1, 6)[:, None]])
+linear.save("linear.keras")
 """
 
 
@@ -46,13 +52,15 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = np.arange(640) % 64
     features = random.uniform(0, 0.5, (640, 64)).astype(np.float32)
     features[np.arange(640), labels] = 1
-    np.savez(path / "data.npz", x=features.reshape(-1, 8, 8, 1), y=labels)
+    features = features.reshape(-1, 8, 8, 1)
+    test = {"x_test": features[:128], "y_test": (labels[:128] + 1) % 64}
+    np.savez(path / "data.npz", x_train=features[128:], y_train=labels[128:], **test)
+    np.savez(path / "unlabelled.npz", x_train=features, y_train=labels, x_calibration=features[:64], **test)
+    shutil.copy(regression_task.__file__, path / "distance.py")
     return path
 
 
-@pytest.fixture(scope="module")
-def done(directory: Path) -> subprocess.CompletedProcess[str]:
-    options = ["--model", "model.keras", "--data", "data.npz", "--samples", "30", "--json"]
+def sensitivity(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [Path(sys.executable).parent / "collabopt", "sensitivity", *options],
         cwd=directory,
@@ -63,8 +71,13 @@ def done(directory: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
+def done(directory: Path) -> subprocess.CompletedProcess[str]:
+    return sensitivity(directory, "--model", "model.keras", "--data", "data.npz", "--samples", "30", "--json")
+
+
+@pytest.fixture(scope="module")
 def found(done: subprocess.CompletedProcess[str]) -> Sensitivity:
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
     return Sensitivity.model_validate_json(done.stdout)
 
 
@@ -98,12 +111,32 @@ def test_what_changes_nothing_costs_nothing_also_after_what_does(found: Sensitiv
         assert drops(other.clustered) == {32: 0, 16: 0, 8: 0, 4: 0}
 
 
+def test_of_an_error_more_is_worse(directory: Path):
+    given = ["--model", "linear.keras", "--data", "task", "--task", "distance:TASK", "--output", "other.yaml"]
+    done = sensitivity(directory, *given, "--json")
+    assert done.returncode == 0, done.stderr
+    found = Sensitivity.model_validate_json(done.stdout)
+    (only,) = found.layers
+    gentle, *_, strong = only.pruned
+    assert strong.drop > gentle.drop > 0
+    assert strong.drop == pytest.approx((strong.metric - found.baseline) / found.baseline)
+
+
+def test_without_labels_there_is_nothing_to_measure_by(directory: Path):
+    done = sensitivity(directory, "--model", "model.keras", "--data", "unlabelled.npz", "--output", "none.yaml")
+    assert done.returncode == 1 and "all labels of the calibration split are 0" in done.stderr
+    assert "unlabelled.npz" in done.stderr and not (directory / "none.yaml").exists()
+
+
 def test_the_plan_is_written_as_a_run_takes_it(found: Sensitivity, directory: Path):
     assert read_layer_plan(directory / "plan.yaml") == found.plan
     most = {"target_sparsity": 0.9}
     assert found.plan.model_dump()["prune"] == {"first": {"target_sparsity": 0.3}, "second": most, "third": most}
     assert found.plan.model_dump()["cluster"]["first"] == {"number_of_clusters": 16}
-    assert "30 calibration samples" in (directory / "plan.yaml").read_text()
+    text = (directory / "plan.yaml").read_text()
+    assert "30 calibration samples" in text
+    assert "# second  0.3: 0.0, 0.5: 0.0, 0.7: 0.0, 0.8: 0.0, 0.9: 0.0\n" in text
+    assert "# third  32: 0.0, 16: 0.0, 8: 0.0, 4: 0.0\n" in text
 
 
 def test_the_table_shows_drops_in_per_cent_and_the_plan(found: Sensitivity):

@@ -20,8 +20,8 @@ def read_npz(path: Path, where: str) -> Source:
     """Reads an `.npz` archive; pickled objects are never loaded.
 
     With `x_train`, the archive must have a test split; `x_validation` (or `x_val`) and `x_calibration` are optional.
-    Nothing reads the labels of a calibration split, so they may be missing, and are zeros then. Other arrays are
-    ignored.
+    Pipelines do not read the labels of a calibration split, so they may be missing, and are zeros then, which the scan
+    for sensitivity refuses. Other arrays are ignored.
 
     Args:
         path: The archive.

@@ -22,11 +22,11 @@ from collabopt.components.engine.gate.selection import Axis, Candidate, Selectio
 from collabopt.components.engine.gate.untrained import why_untrained
 from collabopt.components.engine.prescreen.records import Prescreen
 from collabopt.components.engine.records import LeafReport, SkippedRecord, StageRecord
+from collabopt.components.engine.release.names import DIGEST_SHOWN
 
 # Broken layers that a verdict names; the report lists them all.
 _LAYERS_NAMED = 3
 # Characters of a digest that tell files apart to the eye.
-_DIGEST_SHOWN = 12
 
 
 class _Frozen(BaseModel):
@@ -215,7 +215,7 @@ def _judge(
     value = _finite(report.metrics.get(metric.name))
     refusals = [refusal for check in CHECKS if (refusal := check(report, baseline))]
     if report.deployed.sha256 in withdrawn:
-        refusals.append(f"it was rolled back: a file of digest {report.deployed.sha256[:_DIGEST_SHOWN]} is withdrawn")
+        refusals.append(f"it was rolled back: a file of digest {report.deployed.sha256[:DIGEST_SHOWN]} is withdrawn")
     no_npu = npu_gap(report, policy.accelerator)
     goals = tuple(judge_goal(goal, metric, figures, references, no_npu) for goal in policy.goals)
     # That the deciding metric is missing has been said by then.

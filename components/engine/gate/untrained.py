@@ -23,9 +23,9 @@ def why_untrained(
         baseline: Figures of the fp32 baseline.
         predicted: What was predicted before training; None where nothing was, or it is not known.
     """
-    if predicted is None or predicted.policy == policy or predicted.not_trained.get(record.stage) != record.reason:
+    if predicted is None or predicted.policy == policy or predicted.not_trained.get(record.name) != record.reason:
         return record.reason
-    prediction = next((each for each in predicted.predictions if each.leaf == record.stage), None)
+    prediction = next((each for each in predicted.predictions if each.leaf == record.name), None)
     if prediction is None:
         return record.reason
     if policy.accelerator not in (None, prediction.accelerator):  # of that one nothing is known

@@ -4,8 +4,8 @@ from collabopt.components.engine.deployed.delta import Patch, make_patches
 from collabopt.components.engine.gate.candidates import Candidates
 from collabopt.components.engine.gate.decision import Decision, Verdict
 from collabopt.components.engine.gate.figures import DELTA, UPDATE, in_words
+from collabopt.components.engine.release.names import DIGEST_SHOWN
 
-_DIGEST_SHOWN = 12
 _BYTES_PER_GB = 1e9
 
 
@@ -49,7 +49,7 @@ def _how(decision: Decision, verdict: Verdict) -> str:
         return "the packed file; there is no champion yet to make a patch from"
     if champion.sha256 == verdict.sha256:
         return "which has this file already: it is the champion's"
-    base = f"the champion '{champion.leaf}' ({champion.sha256[:_DIGEST_SHOWN]})"
+    base = f"the champion '{champion.leaf}' ({champion.sha256[:DIGEST_SHOWN]})"
     if patch == verdict.figures[UPDATE]:
         full = "" if packed is None else f"; the packed file is {in_words(UPDATE, packed)}"
         return f"a patch from {base}{full}"

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.progress import emit
 from collabopt.components.engine.session import make_deterministic
+from collabopt.components.engine.whole_file import written_whole
 
 if TYPE_CHECKING:
     from collabopt.components.engine.datasets.store import StoredDataset
@@ -143,13 +143,11 @@ def _load_cached(path: Path, example: ExampleModel) -> Any | None:
 
 
 def _store_cached(model: Any, path: Path) -> None:
-    """Writes beside the target and renames, so that nobody ever reads half a model."""
+    """Keeps a model, of which nobody ever reads half."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as directory:
-            written = Path(directory) / path.name
+        with written_whole(path) as written:
             model.save(written, save_format="keras")
-            os.replace(written, path)
     except OSError as error:
         print(f"the baseline is not kept: {error}")
 

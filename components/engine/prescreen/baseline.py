@@ -65,7 +65,7 @@ def accept_baseline(
         CollaboptError: Model or data are missing or broken, or do not fit each other, or the policy is not about this
             task, or the process has died.
     """
-    preload()
+    preload(log)
     ((_, found),) = run_forked([functools.partial(_accept, source, directory, policy)], 1, log)
     return Accepted(directory / _MODEL, directory / _DATASET, **found)
 

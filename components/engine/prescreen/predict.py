@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.forked import run_forked
+from collabopt.components.engine.forked import errors_printed_to, run_forked
+from collabopt.components.engine.layer_patterns import LayerPatternError
 from collabopt.components.engine.prescreen.recipe import Configuration, Recipe
 from collabopt.components.engine.prescreen.records import PredictedFile, Prediction
 
@@ -19,14 +20,18 @@ _PRELOADED = ("tensorflow", "tf_keras.layers", "ai_edge_litert.interpreter")
 _SMALL_BYTES = 64 * 2**20
 
 
-def preload() -> None:
+def preload(log: Path | None = None) -> None:
     """Imports what forked processes would otherwise import each for itself.
+
+    Args:
+        log: File for what is printed on the way; None to let it print.
 
     Raises:
         RuntimeError: TensorFlow has computed in this process; its threads are not in a fork, which would wait for them.
     """
-    for module in _PRELOADED:
-        importlib.import_module(module)
+    with errors_printed_to(log):
+        for module in _PRELOADED:
+            importlib.import_module(module)
     if _has_computed():
         raise RuntimeError("predictions fork, and TensorFlow has computed in this process: make them in another one")
 
@@ -55,8 +60,8 @@ def predict(
 ) -> list[Prediction]:
     """Makes the file of every recipe, once for all leaves that have it.
 
-    What cannot be made, as more clusters than a model has distinct weights, is a prediction that says why. This process
-    only imports TensorFlow; see `preload`.
+    What cannot be made, as more clusters than a model has distinct weights, is a prediction that says why; a pattern of
+    layers that fits none is an error. This process only imports TensorFlow; see `preload`.
 
     Args:
         recipes: Leaf -> recipe -> its configuration; see `recipes_over`.
@@ -70,9 +75,9 @@ def predict(
         One per leaf and configuration, in the order given.
 
     Raises:
-        CollaboptError: None of the files can be made, or a process has died.
+        CollaboptError: None of the files can be made, a pattern matches no layer, or a process has died.
     """
-    preload()
+    preload(log)
     distinct = list(dict.fromkeys(recipe for of_leaf in recipes.values() for recipe in of_leaf))
     works = [functools.partial(_predict_file, baseline, dataset, recipe, allow_lambda) for recipe in distinct]
     files: dict[Recipe, dict[str, Any]] = {}
@@ -111,6 +116,8 @@ def _predict_file(baseline: Path, dataset: Path, recipe: Recipe, allow_lambda: b
     model = load_stage_model(baseline, allow_lambda=allow_lambda)
     try:
         leaf = untrained_leaf(model, StoredDataset(dataset), recipe)
+    except LayerPatternError:
+        raise
     except CollaboptError as error:
         file = PredictedFile(accelerator=recipe.accelerator, infeasible=error.what)
     else:

@@ -1,7 +1,5 @@
 """What a prescreen has found: `prescreen.json`."""
 
-import os
-import tempfile
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
@@ -10,6 +8,7 @@ from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.figures import FIGURES, NPU
 from collabopt.components.engine.gate.policy import Policy
 from collabopt.components.engine.records import PRESCREEN_FILE, Contract
+from collabopt.components.engine.whole_file import written_whole
 
 # What is the same, but for a few bytes, after training.
 PREDICTABLE = (
@@ -113,16 +112,14 @@ class Prescreen(_Frozen):
 
 
 def write_prescreen(prescreen: Prescreen, path: Path) -> None:
-    """Writes the record beside its place and moves it in, so that nobody ever reads half of it.
+    """Writes the record, of which nobody ever reads half.
 
     Raises:
         CollaboptError: It cannot be written there.
     """
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as directory:
-            written = Path(directory) / path.name
+        with written_whole(path) as written:
             written.write_text(prescreen.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            os.replace(written, path)
     except OSError as error:
         raise CollaboptError(
             f"the predictions cannot be written: {error.strerror}", where=str(path), todo="pass another --output"

@@ -6,7 +6,7 @@ from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.records import TFLITE_FILE
 
 # Characters of a digest that tell a name's releases apart.
-_DIGEST_SHOWN = 12
+DIGEST_SHOWN = 12
 _OBJECT_PART = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_. -]*[A-Za-z0-9_-])?")
 
 
@@ -55,7 +55,7 @@ def file_object(name: str, sha256: str, file: str) -> str:
 
 def patch_file(sha256: str, kind: str) -> str:
     """The patch of a release, of a kind as `zst`, from the one whose `.tflite` file has this digest."""
-    return f"delta-from-{sha256[:_DIGEST_SHOWN]}.{kind}"
+    return f"delta-from-{sha256[:DIGEST_SHOWN]}.{kind}"
 
 
 def model_object(name: str, sha256: str) -> str:

@@ -24,6 +24,11 @@ class Budget(Checked):
     epochs: Annotated[int, Field(ge=1)] | None = None
     minutes: Annotated[float, Field(gt=0)] | None = None
 
+    @property
+    def as_params(self) -> dict[str, Any]:
+        """As MLflow shows it: `budget.trials` and the like, of the limits that there are."""
+        return {f"budget.{name}": limit for name, limit in self.model_dump(exclude_none=True).items()}
+
 
 class Used(Checked):
     """What a search has cost.

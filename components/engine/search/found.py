@@ -50,8 +50,7 @@ def read_found(directory: Path) -> Found:
             todo="pass output of propose_trials",
         )
     leaves = {path.name: str(path) for path in sorted((directory / LEAVES).iterdir())}
-    budget = {f"budget.{name}": limit for name, limit in state.budget.model_dump(exclude_none=True).items()}
-    return Found(leaves, state.policy, {**state.origin, **budget})
+    return Found(leaves, state.policy, {**state.origin, **state.budget.as_params})
 
 
 def take_leaves(leaves: Iterable[Path], directory: Path) -> None:

@@ -22,6 +22,7 @@ from collabopt.components.engine.search.finished import Finished
 from collabopt.components.engine.search.foresight import Foresight, why_left_out
 from collabopt.components.engine.search.objectives import Answer, Objective, objectives_of
 from collabopt.components.engine.search.outcome import answer_of_trial, told
+from collabopt.components.engine.search.plans import PLAN
 from collabopt.components.engine.search.progress import Progress, needed_for
 from collabopt.components.engine.search.records import STATE_FILE, SearchState, write_state
 from collabopt.components.engine.search.sharing import PlannedStage, TrialStages
@@ -74,7 +75,7 @@ class Ongoing:
         write_state(self.state, self._place / STATE_FILE)
 
     def leave_out(self, reasons: Mapping[str, str]) -> None:
-        """Remembers why stages are not trained: name -> reason."""
+        """Remembers why stages are not trained, or would not be had no earlier trial done so: name -> reason."""
         self.save(left_out={**self.state.left_out, **reasons})
 
     def settle_policy(self) -> None:
@@ -139,10 +140,11 @@ class Ongoing:
         """As `foresee`, of the default configuration, before anything is trained.
 
         Raises:
-            CollaboptError: One of its leaves cannot be made.
+            CollaboptError: One of its leaves cannot be made, or a plan of the space names a layer that is not there.
         """
         (trial,) = self.terms.stages([self.terms.default])
         predictions = self._predict([trial], trial)
+        self._check_plans(trial)
         for name, each in predictions.items():
             if each.infeasible:
                 raise CollaboptError(
@@ -153,6 +155,16 @@ class Ongoing:
         self._leave_out_untrained(predictions)
         return predictions
 
+    def _check_plans(self, default: TrialStages) -> None:
+        """Predicts the default configuration with every plan of the space."""
+        space = self.terms.space
+        planned = self.terms.stages([{**self.terms.default, PLAN: name} for name in space.plans])
+        try:
+            self._predict(planned, default)
+        except CollaboptError as error:
+            where = "; ".join(filter(None, (space.places.get(PLAN, PLAN), error.where)))
+            raise CollaboptError(error.what, where=where, todo=error.todo) from error
+
     def foresee(self, study: Study, wave: Sequence[Trial]) -> dict[str, Prediction]:
         """Predicts all leaves of some trials, and remembers which of them are not to be trained."""
         stages = self.stages(study)
@@ -161,8 +173,7 @@ class Ongoing:
         return predictions
 
     def _leave_out_untrained(self, predictions: Mapping[str, Prediction]) -> None:
-        untrained = [name for name in predictions if name not in self.finished.records]
-        self.leave_out({name: reason for name in untrained if (reason := self._why_left_out(predictions[name]))})
+        self.leave_out({name: reason for name, each in predictions.items() if (reason := self._why_left_out(each))})
 
     def to_train(
         self, trials: Sequence[TrialStages], predictions: Mapping[str, Prediction], progress: Progress
@@ -202,6 +213,11 @@ class Ongoing:
             policy=self.policy,
             predictions=list(predictions.values()),
             files=len({each.recipe for each in predictions.values()}),
+            not_trained={
+                name: reason
+                for name, each in predictions.items()
+                if name not in self.finished.records and not each.infeasible and (reason := self._why_left_out(each))
+            },
             versions=versions(),
         )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from collabopt.components.engine.records import LeafReport, StageRecord
 from collabopt.components.engine.search.sharing import PlannedStage, TrialStages, trainings
+from collabopt.components.engine.stage_names import split_name
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Progress:
         trials: Stages of every trial.
         records: Name of a stage -> its record, of those that are finished, the baseline included.
         models: The same -> directory.
-        left_out: Name of a stage -> why it is not trained.
+        left_out: Name of a stage -> why it is not trained, or, where an earlier trial has done so, why none would
+            train it again.
     """
 
     trials: Sequence[TrialStages]
@@ -53,8 +55,14 @@ class Progress:
 
     @property
     def trainings_without_sharing(self) -> int:
-        """Stages that would have been trained, had every trial trained its own."""
-        return sum(trainings(self.finished(trial.values())) for trial in self.trials)
+        """Stages that would have been trained, had every trial trained its own: no more than its leaves need."""
+        return sum(trainings(self._without_sharing(number)) for number in range(len(self.trials)))
+
+    def _without_sharing(self, trial: int) -> list[PlannedStage]:
+        stages = self.trials[trial].values()
+        leaves = [leaf for leaf in self.leaves(trial) if leaf not in self.left_out]
+        needed = {stage.name for stage in needed_for(leaves, stages)}
+        return [stage for stage in self.finished(stages) if stage.name in needed or split_name(stage.name)[1] == trial]
 
     def _distinct(self) -> list[PlannedStage]:
         return self.finished(stage for trial in self.trials for stage in trial.values())

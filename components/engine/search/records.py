@@ -1,7 +1,5 @@
 """What a search has found: `state.json` while it goes on, and in the end `search.json`, the summary."""
 
-import os
-import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,11 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.search.budget import Budget, Used
+from collabopt.components.engine.whole_file import written_whole
 
 STATE_FILE = "state.json"
 SUMMARY_FILE = "search.json"
 # The policy that was searched by, so that the gate can decide again by it.
 POLICY_FILE = "search-policy.yaml"
+SEARCH_FILES = (SUMMARY_FILE, POLICY_FILE)
 
 
 class _Frozen(BaseModel):
@@ -127,11 +127,9 @@ class SearchSummary(_Frozen):
 
 
 def write_state(state: SearchState, path: Path) -> None:
-    """Writes the state beside its place and moves it in, so that a kill leaves the old one or the new one."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as directory:
-        written = Path(directory) / path.name
+    """Writes the state; a kill leaves the old one or the new one."""
+    with written_whole(path) as written:
         written.write_text(state.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        os.replace(written, path)
 
 
 def read_state(path: Path) -> SearchState | None:

@@ -44,10 +44,10 @@ def scan(
         log: File for what the processes print; None to let them print.
 
     Raises:
-        CollaboptError: No layer can be pruned, or the baseline's metric is not finite on these samples or zero, or a
-            process has died.
+        CollaboptError: No layer can be pruned, the samples have no labels, the baseline's metric is not finite on them
+            or zero, or a process has died.
     """
-    preload()
+    preload(log)
     parts = _PROCESSES
     works = [
         functools.partial(_scan_part, baseline, dataset, task, samples, allow_lambda, part, parts)
@@ -75,6 +75,12 @@ def _scan_part(
     model = load_stage_model(baseline, allow_lambda=allow_lambda)
     data, purpose = StoredDataset(dataset), load_task(task)
     inputs, labels = data.inputs("calibration", samples), data.labels("calibration", samples)
+    if not labels.any():
+        raise CollaboptError(
+            "all labels of the calibration split are 0: there is nothing to measure by",
+            where=data.spec.source,
+            todo="give the split its labels; in an archive, beside x_calibration, as y_calibration",
+        )
 
     def measure() -> float:
         outputs = model.predict(inputs, batch_size=_BATCH, verbose=0)

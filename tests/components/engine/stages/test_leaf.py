@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from collabopt.components.engine.compression.kernels import compressible_kernels
+from collabopt.components.engine.compression.pruning import prune_at_once
 from collabopt.components.engine.deployed.activation_memory import activation_bytes
 from collabopt.components.engine.deployed.evaluate import predict
 from collabopt.components.engine.deployed.footprint import footprint_scalars
@@ -26,6 +27,7 @@ from collabopt.components.engine.records import (
     read_stage_record,
     write_record,
 )
+from collabopt.components.engine.settings import PruningSettings
 from collabopt.components.engine.stages import outcome, run_stage
 from collabopt.components.engine.tracking import StageRun
 from collabopt.components.engine.training.classification import TASK
@@ -384,6 +386,21 @@ def test_where_nothing_is_said_a_leaf_learns_from_its_parent_too(leaf):
     assert read_leaf_report(by_default).lineage[-1].settings["distillation_weight"] == 0.5
     files = [(directory / TFLITE_FILE).read_bytes() for directory in (by_default, half, alone)]
     assert files[0] == files[1] != files[2]
+
+
+def test_a_pruned_model_learns_what_its_parent_was_before(prune, data, tmp_path):
+    """The teacher alone, and no step of Adam's, which are as large for the least of gradients."""
+    alone = {"distillation_weight": 1.0, "optimizer": "sgd", "learning_rate": 0.1, "epochs": 20}
+    trained = load_stage_model(prune(DEFAULT_TASK, target_sparsity=0.8, **alone))
+    parent = load_stage_model(tmp_path / "parent")
+    inputs = data.inputs("train")
+    expected = parent.predict(inputs, verbose=0)
+    untrained = prune_at_once(load_stage_model(tmp_path / "parent"), PruningSettings(target_sparsity=0.8))[0]
+
+    def distance(model):
+        return np.mean((model.predict(inputs, verbose=0) - expected) ** 2)
+
+    assert distance(trained) < 0.3 * distance(untrained)
 
 
 @pytest.fixture
