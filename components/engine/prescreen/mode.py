@@ -13,7 +13,7 @@ def check_mode(mode: str, where: str = "pipeline parameter 'prescreen'") -> None
 
     Args:
         mode: `skip` leaves out the training of what cannot meet the policy, `report` only compares what was predicted
-            with what was trained, `off` predicts nothing.
+            with what was trained, `off` predicts nothing; a search, which lives by predictions, takes it for `report`.
         where: What it was given by.
 
     Raises:

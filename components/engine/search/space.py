@@ -5,9 +5,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.layer_plan import LayerPlan
@@ -26,12 +26,22 @@ _EXAMPLE_LINE = "sparsity: [0.5, 0.6, 0.8]"
 _FORMS = "write a list of values, or {low, high} with `step` or `log: true`"
 
 
+def _number(value: object) -> object:
+    """One message where pydantic has one for every type of a union."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        refuse("must be a number")
+    return value
+
+
+Number = Annotated[int | float, BeforeValidator(_number)]
+
+
 class Range(Checked):
     """Every number from one to another, whole numbers where both are whole; with a step, as far as steps go."""
 
-    low: int | float = Field(description="The least value.")
-    high: int | float = Field(description="The largest value.")
-    step: int | float | None = Field(default=None, description="Only values in steps of this size, from `low` on.")
+    low: Number = Field(description="The least value.")
+    high: Number = Field(description="The largest value.")
+    step: Number | None = Field(default=None, description="Only values in steps of this size, from `low` on.")
     log: bool = Field(default=False, description="Whether ratios count instead of differences.")
 
     @model_validator(mode="after")

@@ -62,6 +62,8 @@ def test_what_was_read_can_be_written():
         ("epochs: [1]\nsparsity: {low: 0.8, high: 0.5}", "(line 2): `low` must be below `high`"),
         ("sparsity: {low: 0.5}", "high is missing"),
         ("sparsity: {low: 0.5, high: 0.8, steps: 0.1}", "unknown key 'steps'"),
+        ("clusters: {low: true, high: 8}", "not valid: low: True (line 1): must be a number\n"),
+        ("clusters: {low: 2, high: 8, step: two}", "not valid: step: 'two' (line 1): must be a number\n"),
         ("epochs: {low: 1, high: 8, step: 0.5}", "a whole step"),
         ("epochs: {low: 1, high: 8, step: 20}", "no larger than the range"),
         ("learning_rate: {low: 0.0, high: 1.0, log: true}", "above zero"),
