@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from collabopt.components.engine.bindings import inputs_of
-from collabopt.components.engine.records import REPORT_FILE, read_leaf_report, read_stage_record
+from collabopt.components.engine.records import REPORT_FILE, StageRecord, read_leaf_report, read_stage_record
 from collabopt.components.engine.stages import import_model_stage, load_dataset_stage, run_stage
 from collabopt.components.engine.training.task import DEFAULT_TASK
 from collabopt.components.engine.versions import versions
@@ -70,10 +70,14 @@ def plant(source: str, seed: int, directory: Path, train_share: float = 1.0) -> 
     return Planted(directory, dataset, vars(Parameters(**{**EXAMPLE_PARAMETERS.get(source, {}), "seed": seed})))
 
 
+def record_of(output: Path) -> StageRecord:
+    """The record of a stage's outcome."""
+    return (read_leaf_report if (output / REPORT_FILE).is_file() else read_stage_record)(output)
+
+
 def metrics_of(output: Path) -> dict[str, float]:
     """Metrics of a stage's outcome: of the `.tflite` where there is one, else of the fp32 model."""
-    read = read_leaf_report if (output / REPORT_FILE).is_file() else read_stage_record
-    return dict(read(output).metrics)
+    return dict(record_of(output).metrics)
 
 
 def combinations(texts: list[str]) -> list[dict[str, Any]]:

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from planted import add_experiment, combinations, metrics_of, plant, the_only
+from planted import add_experiment, combinations, plant, record_of, the_only
 
-from collabopt.components.engine.records import validation_name
+from collabopt.components.engine.records import StageRecord, validation_name
 from collabopt.components.engine.stage_host import stage_host
 from collabopt.components.engine.training.classification import TASK
 from collabopt.pipelines.tree import ROOT, TREE, Stage
@@ -24,8 +24,8 @@ from collabopt.pipelines.tree import ROOT, TREE, Stage
 RESULTS = Path(__file__).resolve().parent / "results" / "recipes.json"
 
 
-def measure(given: argparse.Namespace, stage: Stage, tries: list[dict[str, Any]], seed: int) -> Iterator[float]:
-    """Grows the way to a stage, then the stage with every set of hyperparameters; its metric on validation data."""
+def measure(given: argparse.Namespace, stage: Stage, tries: list[dict[str, Any]], seed: int) -> Iterator[StageRecord]:
+    """Grows the way to a stage, then the stage with every set of hyperparameters; its record."""
     with tempfile.TemporaryDirectory(prefix="recipes-") as directory:
         planted = plant(f"example://{given.example}", seed, Path(directory), given.train_share)
         if given.frozen_normalization:
@@ -35,7 +35,7 @@ def measure(given: argparse.Namespace, stage: Stage, tries: list[dict[str, Any]]
             planted.grow(each, each.parent, each.name)
         for number, settings in enumerate(tries):
             output = planted.grow(stage, stage.parent, f"{stage.name}-{number}", **settings)
-            yield metrics_of(output)[validation_name(TASK.metric.name)]
+            yield record_of(output)
 
 
 def freeze_normalization(baseline: Path) -> None:
@@ -78,14 +78,17 @@ def main() -> None:
     tries = combinations(arguments.tries)
     stage = next(stage for stage in TREE if stage.name == arguments.stage)
     rows: list[dict[str, Any]] = []
+    ways: list[dict[str, Any]] = []
     with stage_host():
         for seed in arguments.seeds:
             given = [{**settings, **fixed} for settings in tries]
-            for settings, validation in zip(given, measure(arguments, stage, given, seed), strict=True):
+            for settings, record in zip(given, measure(arguments, stage, given, seed), strict=True):
+                validation = record.metrics[validation_name(TASK.metric.name)]
                 rows.append({"seed": seed, "settings": settings, "validation": validation})
+                ways.append({step.stage: step.settings for step in record.lineage})
     print(table(rows))
     conditions = {"stage": stage.name, "example": arguments.example, "train_share": arguments.train_share}
-    conditions["frozen_normalization"] = arguments.frozen_normalization
+    conditions |= {"frozen_normalization": arguments.frozen_normalization, "settings_of_first_row": ways[0]}
     add_experiment(arguments.json, conditions, rows)
 
 
