@@ -115,8 +115,9 @@ class Ongoing:
         stages = self.stages(study)
         for trial in study.trials():
             leaves = self.progress(stages).leaves(trial.number)
-            if trial.answered and leaves:
-                self._answers.append(self._answer_of(leaves, ()))
+            if trial.answered:
+                foreseen = () if leaves else self._predict([stages[trial.number]], stages[0]).values()
+                self._answers.append(self._answer_of(leaves, foreseen))
             elif trial.number == 0:
                 self.tell(study, [trial], self._predict([stages[0]], stages[0]))
 
