@@ -26,7 +26,6 @@ from collabopt.components.engine.release.names import DIGEST_SHOWN
 
 # Broken layers that a verdict names; the report lists them all.
 _LAYERS_NAMED = 3
-# Characters of a digest that tell files apart to the eye.
 
 
 class _Frozen(BaseModel):

@@ -153,7 +153,7 @@ class Ongoing:
                     where=f"leaf '{name}'",
                     todo="give parameters, settings and plan values that the model bears; the search begins with them",
                 )
-        self._leave_out_untrained(predictions)
+        self._remember_ruled_out(predictions)
         return predictions
 
     def _check_plans(self, default: TrialStages) -> None:
@@ -170,10 +170,10 @@ class Ongoing:
         """Predicts all leaves of some trials, and remembers which of them are not to be trained."""
         stages = self.stages(study)
         predictions = self._predict([stages[trial.number] for trial in wave], stages[0])
-        self._leave_out_untrained(predictions)
+        self._remember_ruled_out(predictions)
         return predictions
 
-    def _leave_out_untrained(self, predictions: Mapping[str, Prediction]) -> None:
+    def _remember_ruled_out(self, predictions: Mapping[str, Prediction]) -> None:
         self.leave_out({name: reason for name, each in predictions.items() if (reason := self._why_left_out(each))})
 
     def to_train(
