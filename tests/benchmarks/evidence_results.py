@@ -114,8 +114,8 @@ def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float:
 _SUMMARY: dict[str, Callable[[Sequence[Mapping[str, Any]]], str]] = {
     "smaller than the float zip, packed": lambda rows: f"{_mean(rows, 'packed_ratio'):.2f}x",
     "the same, by plain zip": lambda rows: f"{_mean(rows, 'zip_ratio'):.2f}x",
-    "the same, were there nothing but weights": lambda rows: f"{_mean(rows, 'bound_ratio'):.2f}x",
-    "bytes packed beside the weights": lambda rows: (
+    "the same, by the entropy of the weights alone": lambda rows: f"{_mean(rows, 'bound_ratio'):.2f}x",
+    "bytes packed above that bound": lambda rows: (
         f"{_mean(rows, 'packed_bytes') - _mean(rows, 'weight_entropy_bytes'):,.0f}"
     ),
     "points below fp32": lambda rows: _spread([100 * row["drop"] for row in rows], "{:+.2f}".format),
