@@ -59,24 +59,6 @@ def run_forked(
             each.process.join()
 
 
-@contextlib.contextmanager
-def errors_printed_to(log: Path | None) -> Iterator[None]:
-    """Appends to a file what this process prints to stderr, native libraries too; None for nothing special."""
-    if log is None:
-        yield
-        return
-    sys.stderr.flush()
-    saved = os.dup(2)
-    try:
-        with log.open("ab", buffering=0) as file:
-            os.dup2(file.fileno(), 2)
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(saved, 2)
-        os.close(saved)
-
-
 def _fork(work: Callable[[], Any], log: Path | None) -> tuple[Connection, BaseProcess]:
     receiver, sender = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.get_context("fork").Process(target=_run, args=[work, sender, log], daemon=True)

@@ -2,11 +2,11 @@
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.printed_to import printed_to
 from collabopt.components.engine.progress import emit
 
 LOG_DIRECTORY_VARIABLE = "COLLABOPT_LOG_DIR"
@@ -23,7 +23,7 @@ def stage_session(stage: str) -> Iterator[None]:
         stage: Name of the stage.
     """
     emit(stage, "started")
-    with _logged_to_file(stage):
+    with printed_to(_log_of(stage)):
         try:
             yield
         except CollaboptError as error:
@@ -43,24 +43,10 @@ def make_deterministic(seed: int) -> None:
     tf.config.experimental.enable_op_determinism()
 
 
-@contextlib.contextmanager
-def _logged_to_file(stage: str) -> Iterator[None]:
+def _log_of(stage: str) -> Path | None:
+    """Where the stage is to print, if anywhere; its directory is made."""
     directory = os.environ.get(LOG_DIRECTORY_VARIABLE)
     if not directory:
-        yield
-        return
+        return None
     Path(directory).mkdir(parents=True, exist_ok=True)
-    with open(Path(directory) / f"{stage}.log", "ab", buffering=0) as log:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        saved = os.dup(1), os.dup(2)
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for descriptor, copy in zip((1, 2), saved, strict=True):
-                os.dup2(copy, descriptor)
-                os.close(copy)
+    return Path(directory) / f"{stage}.log"

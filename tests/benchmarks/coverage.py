@@ -24,6 +24,7 @@ from architectures import ARCHITECTURES, build, features
 from measured_process import Outcome, run_measured
 
 from collabopt.components.engine.techniques import CLUSTERED, SPARSE, properties_after
+from collabopt.components.engine.whole_file import written_whole
 from collabopt.pipelines.tree import ROOT, TREE, Stage
 
 SCHEMES = ("ours", "stock")
@@ -83,9 +84,8 @@ class Results:
     def save(self) -> None:
         """Writes the file in one piece."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._path.with_suffix(".partial")
-        partial.write_text(json.dumps({"runs": self.runs()}, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, self._path)
+        with written_whole(self._path) as written:
+            written.write_text(json.dumps({"runs": self.runs()}, indent=1) + "\n", encoding="utf-8")
 
 
 def prepare(architecture: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from fashion_networks import NETWORKS
 
+from collabopt.components.engine.whole_file import written_whole
 from collabopt.pipelines.tree import TREE
 
 LEAVES = tuple(stage.name for stage in TREE.leaves())
@@ -67,11 +67,14 @@ class Results:
 
     def _write(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._path.with_suffix(".partial")
-        content = {"conditions": self._conditions, "machine": self._machine, "searches": self.searches}
-        content |= {"runs": self.runs}
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, self._path)
+        content = {
+            "conditions": self._conditions,
+            "machine": self._machine,
+            "searches": self.searches,
+            "runs": self.runs,
+        }
+        with written_whole(self._path) as written:
+            written.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     def rows(self, network: str, scheme: str, leaf: str) -> list[dict[str, Any]]:
         """What the seeds have made of a leaf, where they have made it."""

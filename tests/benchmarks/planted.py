@@ -13,6 +13,7 @@ from collabopt.components.engine.records import REPORT_FILE, StageRecord, read_l
 from collabopt.components.engine.stages import import_model_stage, load_dataset_stage, run_stage
 from collabopt.components.engine.training.task import DEFAULT_TASK
 from collabopt.components.engine.versions import versions
+from collabopt.components.engine.whole_file import written_whole
 from collabopt.pipelines.arguments import EXAMPLE_PARAMETERS, parse_value
 from collabopt.pipelines.parameters import Parameters
 from collabopt.pipelines.tree import ROOT, Stage
@@ -100,9 +101,8 @@ def add_experiment(file: Path, conditions: dict[str, Any], rows: list[dict[str, 
     experiments = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
     made = {"measured": f"{datetime.now():%Y-%m-%d}", "cores": os.cpu_count(), "versions": versions()}
     experiments.append({**conditions, **made, "rows": rows})
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(experiments, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, file)
+    with written_whole(file) as written:
+        written.write_text(json.dumps(experiments, indent=1) + "\n", encoding="utf-8")
 
 
 def the_only(texts: list[str]) -> dict[str, Any]:

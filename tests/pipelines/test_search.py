@@ -283,6 +283,20 @@ def test_bad_input_is_an_error_and_nothing_is_written(prepared, tmp_path, monkey
     assert files(tmp_path) == before
 
 
+@pytest.fixture
+def asked(prepared, tmp_path, empty_store):
+    """Puts what a search takes into an empty directory."""
+
+    def put(space: str, policy: str = POLICY) -> None:
+        for name in ("model.keras", "data.npz"):
+            shutil.copy(prepared / name, tmp_path / name)
+        shutil.copy(empty_store, tmp_path / "mlflow.db")
+        (tmp_path / "space.yaml").write_text(space)
+        (tmp_path / "policy.yaml").write_text(policy)
+
+    return put
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
@@ -291,12 +305,9 @@ def test_bad_input_is_an_error_and_nothing_is_written(prepared, tmp_path, monkey
     ],
 )
 def test_a_default_configuration_that_cannot_be_made_is_an_error_before_anything_is_trained(
-    prepared, tmp_path, empty_store, setting, said
+    asked, tmp_path, setting, said
 ):
-    for name in ("model.keras", "data.npz", "policy.yaml"):
-        shutil.copy(prepared / name, tmp_path / name)
-    (tmp_path / "space.yaml").write_text("cqat.learning_rate: [0.0001, 0.001]\n")
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    asked("cqat.learning_rate: [0.0001, 0.001]\n")
     run = collabopt(tmp_path, *SEARCH, "--trials", "2", "--set", setting)
     assert run.returncode == 1 and said in run.stderr and "Traceback" not in run.stderr
     assert "clustered@0 " not in run.stderr
@@ -304,13 +315,9 @@ def test_a_default_configuration_that_cannot_be_made_is_an_error_before_anything
     assert not (tmp_path / "collabopt-output/.search").exists()
 
 
-def test_a_default_configuration_that_cannot_meet_the_policy_is_not_trained(prepared, tmp_path, empty_store):
-    for name in ("model.keras", "data.npz"):
-        shutil.copy(prepared / name, tmp_path / name)
-    (tmp_path / "space.yaml").write_text("clusters: [2]\n")
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
+def test_a_default_configuration_that_cannot_meet_the_policy_is_not_trained(asked, tmp_path):
     bound = "goals: [{figure: packed_bytes, threshold: 10}]\npriority: [metric]\n"
-    (tmp_path / "policy.yaml").write_text(bound)
+    asked("clusters: [2]\n", bound)
     run = collabopt(tmp_path, *SEARCH, "--trials", "2", "--json")
     summary = SearchSummary.model_validate_json(run.stdout)
     assert summary.trainings == 0 and summary.winner is None and summary.used.trials == 2
@@ -321,11 +328,8 @@ def test_a_default_configuration_that_cannot_meet_the_policy_is_not_trained(prep
     assert len(verdicts) == 4 and all("under this one it might qualify" in str(verdict) for verdict in verdicts)
 
 
-def test_plans_of_single_layers_are_searched_over_by_name(prepared, tmp_path, empty_store):
-    for name in ("model.keras", "data.npz", "policy.yaml"):
-        shutil.copy(prepared / name, tmp_path / name)
-    (tmp_path / "space.yaml").write_text("plan: {coarse: {cluster: {dense: {number_of_clusters: 4}}}}\n")
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
+def test_plans_of_single_layers_are_searched_over_by_name(asked, tmp_path):
+    asked("plan: {coarse: {cluster: {dense: {number_of_clusters: 4}}}}\n")
     run = collabopt(tmp_path, *SEARCH, "--trials", "2", "--json")
     assert run.returncode == 0, run.stderr
     trials = {str(trial.configuration["plan"]): trial for trial in SearchSummary.model_validate_json(run.stdout).trials}
@@ -336,27 +340,21 @@ def test_plans_of_single_layers_are_searched_over_by_name(prepared, tmp_path, em
     assert clustered["settings"]["layers"] == {"dense": {"number_of_clusters": 4}}
 
 
-def test_a_plan_that_matches_no_layer_is_an_error_before_anything_is_trained(prepared, tmp_path, empty_store):
-    for name in ("model.keras", "data.npz", "policy.yaml"):
-        shutil.copy(prepared / name, tmp_path / name)
+def test_a_plan_that_matches_no_layer_is_an_error_before_anything_is_trained(asked, tmp_path):
     plans = "{coarse: {cluster: {dense: {number_of_clusters: 4}}}, lost: {cluster: {'blok*': exclude}}}"
-    (tmp_path / "space.yaml").write_text(f"clusters: [4]\nplan: {plans}\n")
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    asked(f"clusters: [4]\nplan: {plans}\n")
     run = collabopt(tmp_path, *SEARCH, "--trials", "3")
     assert run.returncode == 1 and "Traceback" not in run.stderr
     assert "no layer that can be clustered matches 'blok*'" in run.stderr and "space.yaml, line 2" in run.stderr
     assert "clustered@0 " not in run.stderr and not (tmp_path / "collabopt-output/.search").exists()
 
 
-def test_what_was_trained_before_a_stage_failed_is_kept(prepared, tmp_path, empty_store):
-    for name in ("model.keras", "data.npz", "policy.yaml"):
-        shutil.copy(prepared / name, tmp_path / name)
-    (tmp_path / "space.yaml").write_text("clusters: [4, 6]\n")
+def test_what_was_trained_before_a_stage_failed_is_kept(asked, tmp_path):
+    asked("clusters: [4, 6]\n")
     (tmp_path / "labels_alone.py").write_text(
         "import dataclasses\nfrom collabopt.components.engine.training import classification\n"
         "TASK = dataclasses.replace(classification.TASK, distillation=None)\n"
     )
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
     run = collabopt(tmp_path, *SEARCH, "--task", "labels_alone:TASK", "--set", "cqat.distillation_weight=0.4")
     assert run.returncode == 1 and "does not say how a model learns from another" in run.stderr
     assert "clustered@0" in finished_stages(tmp_path)

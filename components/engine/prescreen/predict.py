@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.forked import errors_printed_to, run_forked
+from collabopt.components.engine.forked import run_forked
 from collabopt.components.engine.layer_patterns import LayerPatternError
 from collabopt.components.engine.prescreen.recipe import Configuration, Recipe
 from collabopt.components.engine.prescreen.records import PredictedFile, Prediction
+from collabopt.components.engine.printed_to import printed_to
 
 # What every process needs; imported once, before the processes are forked.
 _PRELOADED = ("tensorflow", "tf_keras.layers", "ai_edge_litert.interpreter")
@@ -29,7 +30,7 @@ def preload(log: Path | None = None) -> None:
     Raises:
         RuntimeError: TensorFlow has computed in this process; its threads are not in a fork, which would wait for them.
     """
-    with errors_printed_to(log):
+    with printed_to(log):
         for module in _PRELOADED:
             importlib.import_module(module)
     if _has_computed():

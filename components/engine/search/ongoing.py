@@ -3,7 +3,7 @@
 Whoever runs the trials, with kfp.local or on Kubeflow, asks it for a wave, trains what that takes, and lets it learn.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from collabopt.components.engine.gate.figures import baseline_figures
 from collabopt.components.engine.gate.policy import Policy, parse_policy
 from collabopt.components.engine.prescreen.mode import SKIP
 from collabopt.components.engine.prescreen.records import Prediction, Prescreen
-from collabopt.components.engine.records import LeafReport, StageRecord
+from collabopt.components.engine.records import StageRecord
 from collabopt.components.engine.search.account import account_of_trial, leaves_to_describe
 from collabopt.components.engine.search.budget import Used
 from collabopt.components.engine.search.default_policy import beating
@@ -113,11 +113,13 @@ class Ongoing:
     def catch_up(self, study: Study) -> None:
         """Answers what is waiting and fully trained, as the default configuration, and learns earlier answers anew."""
         stages = self.stages(study)
-        for trial in study.trials():
-            leaves = self.progress(stages).leaves(trial.number)
+        progress = self.progress(stages)
+        trials = study.trials()
+        untrained = [stages[trial.number] for trial in trials if trial.answered and not progress.leaves(trial.number)]
+        predictions = self._predict(untrained, stages[0])
+        for trial in trials:
             if trial.answered:
-                foreseen = () if leaves else self._predict([stages[trial.number]], stages[0]).values()
-                self._answers.append(self._answer_of(leaves, foreseen))
+                self._answers.append(self._answer_of(trial.number, progress, predictions))
             elif trial.number == 0:
                 self.tell(study, [trial], self._predict([stages[0]], stages[0]))
 
@@ -193,9 +195,7 @@ class Ongoing:
         stages = self.stages(study)
         progress = self.progress(stages)
         for trial in wave:
-            names = {stage.name for stage in stages[trial.number].values() if stage.is_leaf}
-            of_trial = [each for name, each in predictions.items() if name in names]
-            answer = self._answer_of(progress.leaves(trial.number), of_trial)
+            answer = self._answer_of(trial.number, progress, predictions)
             _log(trial, answer, progress)
             study.tell(trial, told(answer, self.objectives(), self._answers))
             self._answers.append(answer)
@@ -253,13 +253,15 @@ class Ongoing:
             wave.append(trial)
         return wave, f"{limit} epochs: the next trial would take more"
 
-    def _answer_of(self, leaves: Mapping[str, LeafReport], predictions: Iterable[Prediction]) -> Answer:
+    def _answer_of(self, trial: int, progress: Progress, predictions: Mapping[str, Prediction]) -> Answer:
         policy = self.policy
         measured = {
             name: on_accelerator(report, self.finished.models[name], policy.accelerator)
-            for name, report in leaves.items()
+            for name, report in progress.leaves(trial).items()
         }
-        return answer_of_trial(measured, predictions, self.baseline, policy)
+        names = [stage.name for stage in progress.trials[trial].values()]
+        foreseen = [predictions[name] for name in names if name in predictions]
+        return answer_of_trial(measured, foreseen, self.baseline, policy)
 
     def _predict(self, trials: Sequence[TrialStages], feasible: TrialStages) -> dict[str, Prediction]:
         if self._foresight is None:

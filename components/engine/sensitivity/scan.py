@@ -75,7 +75,7 @@ def _scan_part(
     model = load_stage_model(baseline, allow_lambda=allow_lambda)
     data, purpose = StoredDataset(dataset), load_task(task)
     inputs, labels = data.inputs("calibration", samples), data.labels("calibration", samples)
-    if not labels.any():
+    if not data.labels("calibration").any():
         raise CollaboptError(
             "all labels of the calibration split are 0: there is nothing to measure by",
             where=data.spec.source,
