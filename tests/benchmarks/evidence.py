@@ -22,7 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from evidence_results import Results, markdown, plot, summary
+from evidence_results import Results, cost, markdown, plot, summary
 from evidence_search import CONDITIONS, PIPELINE, SETTINGS, search
 from fashion_networks import NETWORKS
 from measured_process import Outcome, run_measured
@@ -285,7 +285,7 @@ def main() -> None:
     results = Results(arguments.json.resolve(), json.loads(json.dumps(conditions)), SCHEMES, _machine())
     if not arguments.no_run:
         measure_missing(results, arguments)
-    print(summary(results), markdown(results), sep="\n\n")
+    print(summary(results), markdown(results), cost(results), sep="\n\n")
     arguments.plot.write_text(plot(results), encoding="utf-8")
 
 

@@ -110,6 +110,13 @@ def summary(results: Results) -> str:
     return "\n".join(lines)
 
 
+def cost(results: Results) -> str:
+    """What measuring has taken."""
+    stages = sum(stage.get("cpu_seconds", 0) for run in results.runs for stage in run["stages"].values()) / 60
+    searches = sum(search["used"]["minutes"] for search in results.searches.values())
+    return f"stages: {stages:.0f} minutes of processor time; searches: {searches:.0f} minutes on one core"
+
+
 def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float:
     return statistics.mean(row[name] for row in rows)
 
