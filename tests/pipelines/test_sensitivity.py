@@ -56,6 +56,9 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     test = {"x_test": features[:128], "y_test": (labels[:128] + 1) % 64}
     np.savez(path / "data.npz", x_train=features[128:], y_train=labels[128:], **test)
     np.savez(path / "unlabelled.npz", x_train=features, y_train=labels, x_calibration=features[:64], **test)
+    mostly_first = [0] * 9 + [1]
+    own = {"x_calibration": features[mostly_first], "y_calibration": labels[mostly_first]}
+    np.savez(path / "mostly_first.npz", x_train=features, y_train=labels, **own, **test)
     shutil.copy(regression_task.__file__, path / "distance.py")
     return path
 
@@ -126,6 +129,14 @@ def test_without_labels_there_is_nothing_to_measure_by(directory: Path):
     done = sensitivity(directory, "--model", "model.keras", "--data", "unlabelled.npz", "--output", "none.yaml")
     assert done.returncode == 1 and "all labels of the calibration split are 0" in done.stderr
     assert "unlabelled.npz" in done.stderr and not (directory / "none.yaml").exists()
+
+
+def test_a_first_sample_of_class_zero_has_a_label(directory: Path):
+    given = ["--model", "model.keras", "--data", "mostly_first.npz", "--samples", "1", "--output", "first.yaml"]
+    done = sensitivity(directory, *given, "--json")
+    assert done.returncode == 0, done.stderr
+    found = Sensitivity.model_validate_json(done.stdout)
+    assert (found.samples, found.calibration_samples, found.baseline) == (1, 10, 1.0)
 
 
 def test_the_plan_is_written_as_a_run_takes_it(found: Sensitivity, directory: Path):
