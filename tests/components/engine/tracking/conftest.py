@@ -7,6 +7,7 @@ from mlflow import MlflowClient
 
 from collabopt.components.engine.tracking.store import experiment_id
 
+PATIENCE = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR")
 VARIABLES = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_WORKSPACE", "MLFLOW_TRACKING_AUTH")
 
 
@@ -23,11 +24,18 @@ def pod(monkeypatch, tmp_path):
         monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", f"experiment-{pipeline_run}")
         monkeypatch.setenv("COLLABOPT_PIPELINE_RUN_ID", pipeline_run)
         monkeypatch.setenv("COLLABOPT_PIPELINE_NAME", "exhaustive-1")
-        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+        for name in PATIENCE:
+            monkeypatch.setenv(name, "0")
         return pipeline_run
 
     return enter
+
+
+@pytest.fixture
+def patient(served, monkeypatch):
+    """Gives MLflow's client its patience back: a server of many processes at once may answer 500 in between."""
+    for name in PATIENCE:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ print(open_parent().run_id)
         pytest.param((5.5, {"set_tag": 8}), id="a third that means to settle what its creator deletes meanwhile"),
     ],
 )
-def test_pods_agree_on_one_parent_where_the_server_takes_seconds_to_answer(served, runs_of, third):
+def test_pods_agree_on_one_parent_where_the_server_takes_seconds_to_answer(served, patient, runs_of, third):
     """One's run appears when the other has looked for it already, and the other's choice when the one has looked."""
     held_up = [(0, {"create_run": 4}), (0, {"set_tag": 8}), *([third] if third else [])]
     pipe = subprocess.PIPE
@@ -73,7 +73,7 @@ def test_pods_agree_on_one_parent_where_the_server_takes_seconds_to_answer(serve
     assert found == {parent.info.run_id}
 
 
-def test_eight_pods_that_start_at_the_same_moment_agree_on_one_parent(served, runs_of, tmp_path):
+def test_eight_pods_that_start_at_the_same_moment_agree_on_one_parent(served, patient, runs_of, tmp_path):
     """In an experiment that does not exist yet either."""
     ready = [tmp_path / f"ready-{number}" for number in range(PODS)]
     pods = [
