@@ -68,6 +68,13 @@ def finished_stages(directory: Path) -> list[str]:
     return sorted(names)
 
 
+def runs_in(directory):
+    """All MLflow runs of a search."""
+    client = MlflowClient(f"sqlite:///{directory / 'mlflow.db'}")
+    (experiment,) = [each for each in client.search_experiments() if each.name == "collabopt"]
+    return client.search_runs([experiment.experiment_id])
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory, empty_store):
     directory = tmp_path_factory.mktemp("search")
@@ -207,9 +214,7 @@ def test_the_front_is_what_nothing_dominates(extended):
 
 def test_every_trial_is_a_child_run_and_so_is_every_stage_once(killed, extended):
     summary, _ = extended
-    client = MlflowClient(f"sqlite:///{killed / 'mlflow.db'}")
-    (experiment,) = [each for each in client.search_experiments() if each.name == "collabopt"]
-    runs = client.search_runs([experiment.experiment_id])
+    runs = runs_in(killed)
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(children) == len(runs) - 1
@@ -219,7 +224,11 @@ def test_every_trial_is_a_child_run_and_so_is_every_stage_once(killed, extended)
     for trial in summary.trials:
         run = trials[trial.number]
         assert {name: float(run.data.params[name]) for name in trial.configuration} == trial.configuration
-        assert run.data.metrics["packed_bytes"] > 0 and "validation_accuracy" in run.data.metrics
+        best = run.data.tags["collabopt.best_leaf"]
+        assert best in {leaf.leaf for leaf in trial.leaves.values()}
+        report = json.loads((killed / "collabopt-output/leaves" / best / "report.json").read_text())
+        assert run.data.metrics["packed_bytes"] == report["deployed"]["packed_bytes"]
+        assert "validation_accuracy" in run.data.metrics and "collabopt.not_trained" not in run.data.tags
     stages = [run.data.tags["collabopt.stage"] for run in children if "collabopt.stage" in run.data.tags]
     assert sorted(name for name in stages if "@" in name) == finished_stages(killed)
     leaves = [run for run in children if run.data.tags.get("collabopt.leaf") == "true"]
@@ -301,7 +310,7 @@ def asked(prepared, tmp_path, empty_store):
     ("setting", "said"),
     [
         ('clustered.layers={"blok*": {"number_of_clusters": 8}}', "'blok*'"),
-        ("clustered.number_of_clusters=4000", "nothing can be clustered"),
+        ("clustered.number_of_clusters=4000", "no leaf can be made in any of these configurations: no trainable layer"),
     ],
 )
 def test_a_default_configuration_that_cannot_be_made_is_an_error_before_anything_is_trained(
@@ -322,6 +331,13 @@ def test_a_default_configuration_that_cannot_meet_the_policy_is_not_trained(aske
     summary = SearchSummary.model_validate_json(run.stdout)
     assert summary.trainings == 0 and summary.winner is None and summary.used.trials == 2
     assert all("packed_bytes" in leaf.left_out for trial in summary.trials for leaf in trial.leaves.values())
+    trials = [run for run in runs_in(tmp_path) if "collabopt.trial" in run.data.tags]
+    assert [run.data.tags["collabopt.best_leaf"] for run in trials] == ["none", "none"]
+    for run in trials:
+        reasons = dict(line.split(": ", 1) for line in run.data.tags["collabopt.not_trained"].splitlines())
+        assert {"clustered_ptq", "cqat"} <= set(reasons)
+        assert "accepted is at most 10 B" in reasons["clustered_ptq"]
+        assert run.data.metrics["packed_bytes"] > 10
     (tmp_path / "lax.yaml").write_text(bound.replace("10", "1000000"))
     collabopt(tmp_path, "gate", "--policy", "lax.yaml")
     verdicts = json.loads((tmp_path / "collabopt-output/decision.json").read_text())["verdicts"]

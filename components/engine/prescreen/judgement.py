@@ -1,12 +1,15 @@
 """Which leaves can still meet a policy, as far as that can be told before anything is trained."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.goals import judge_goal
 from collabopt.components.engine.gate.policy import METRIC, Policy
+from collabopt.components.engine.prescreen.branches import Branch
 from collabopt.components.engine.prescreen.records import PREDICTABLE, Prediction
 from collabopt.components.engine.records import MetricOfRecord
+from collabopt.components.engine.techniques import TECHNIQUES
 
 # How far a prediction may be off, as a share: a leaf that comes this close to a goal may still meet it. How far it is
 # off, `collabopt prescreen --against` says.
@@ -37,3 +40,22 @@ def missed_goals(prediction: Prediction, policy: Policy, baseline: Mapping[str, 
         for goal in policy.goals
         if goal.figure in PREDICTABLE and not judge_goal(goal, metric, at_best, references, prediction.npu_gap).met
     ]
+
+
+def check_feasible(predictions: Iterable[Prediction], branches: Mapping[str, Branch]) -> None:
+    """Refuses before any training what would be an error after it.
+
+    Args:
+        predictions: The leaves'.
+        branches: Every stage.
+
+    Raises:
+        CollaboptError: A leaf without a training of its own cannot be made. How the others end, only training tells.
+    """
+    for each in predictions:
+        if each.infeasible and not TECHNIQUES[branches[each.leaf].technique].trains:
+            raise CollaboptError(
+                f"leaf '{each.leaf}' cannot be made: {each.infeasible}",
+                where=", ".join(f"{axis} {value}" for axis, value in each.configuration.items()) or "the model",
+                todo="choose other values, or find out with prescreen=off how far the others come",
+            )

@@ -1,15 +1,14 @@
 """The stage that predicts what every leaf will weigh and cost, and says which stages need not be trained."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from collabopt.components.engine.datasets.store import StoredDataset
-from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.figures import baseline_figures
 from collabopt.components.engine.gate.policy import Policy, parse_policy
 from collabopt.components.engine.prescreen.branches import Branch, reasons_not_to_train, ways_to_leaves
-from collabopt.components.engine.prescreen.judgement import missed_goals
+from collabopt.components.engine.prescreen.judgement import check_feasible, missed_goals
 from collabopt.components.engine.prescreen.mode import OFF, SKIP, check_mode
 from collabopt.components.engine.prescreen.predict import predict
 from collabopt.components.engine.prescreen.recipe import AXES, Recipe, recipes_over
@@ -19,7 +18,6 @@ from collabopt.components.engine.records import PRESCREEN_FILE, StageRecord, rea
 from collabopt.components.engine.session import stage_session
 from collabopt.components.engine.stage_host import hosted
 from collabopt.components.engine.stage_result import StageResult
-from collabopt.components.engine.techniques import TECHNIQUES
 from collabopt.components.engine.versions import versions
 
 STAGE = "prescreen"
@@ -65,7 +63,7 @@ def prescreen_stage(
         )
         predictions = _judged(recipes, rules, record, Path(baseline), Path(dataset))
         if mode == SKIP:
-            _check_feasible(predictions, branches)
+            check_feasible(predictions, branches)
         missed = {each.leaf: each.missed for each in predictions if mode == SKIP}
         reasons = reasons_not_to_train(branches, missed)
         found = Prescreen(
@@ -95,17 +93,6 @@ def _judged(
     accepted_with = record.lineage[0].settings
     predictions = predict(recipes, baseline, dataset, allow_lambda=bool(accepted_with.get("allow_lambda")))
     return [each.model_copy(update={"missed": missed_goals(each, policy, figures)}) for each in predictions]
-
-
-def _check_feasible(predictions: Sequence[Prediction], branches: Mapping[str, Branch]) -> None:
-    """Refuses now what would be an error after the training above it: how other leaves end, only training tells."""
-    for each in predictions:
-        if each.infeasible and not TECHNIQUES[branches[each.leaf].technique].trains:
-            raise CollaboptError(
-                f"leaf '{each.leaf}' cannot be made: {each.infeasible}",
-                where=", ".join(f"{axis} {value}" for axis, value in each.configuration.items()) or "the model",
-                todo="choose other values, or find out with prescreen=off how far the others come",
-            )
 
 
 def _scalars(found: Prescreen) -> dict[str, float]:

@@ -1,3 +1,4 @@
+import bsdiff4
 import numpy as np
 import pytest
 
@@ -55,3 +56,10 @@ def test_the_patch_on_another_file_never_passes_for_the_new_one():
     assert bsdiff.applied_to(weights().tobytes()) != new
     with pytest.raises(CollaboptError, match="the patch cannot be applied"):
         zst.applied_to(weights().tobytes())
+
+
+def test_a_patch_that_does_not_give_the_new_file_is_never_handed_out(monkeypatch):
+    make = bsdiff4.diff
+    monkeypatch.setattr(bsdiff4, "diff", lambda old, new: make(old, new[:-1] + b"?"))
+    with pytest.raises(CollaboptError, match="a bsdiff patch does not give the file that it was made for"):
+        make_patches(OLD.tobytes(), CASES["trained on"].tobytes())

@@ -2,17 +2,21 @@
 
 import pytest
 
+from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.policy import parse_policy
-from collabopt.components.engine.prescreen.judgement import missed_goals
+from collabopt.components.engine.prescreen.branches import Branch
+from collabopt.components.engine.prescreen.judgement import check_feasible, missed_goals
 from collabopt.components.engine.prescreen.records import Prediction
+from collabopt.pipelines.tree import TREE
 
 BASELINE = {"packed_bytes": 40_000.0, "zip_bytes": 42_000.0}
+BRANCHES = {stage.name: Branch(stage.parent, stage.technique.name) for stage in TREE}
 FIGURES = {"packed_bytes": 10_000.0, "zip_bytes": 11_000.0, "npu_latency_ms": 0.05}
 
 
-def prediction(figures=FIGURES, **fields):
+def prediction(figures=FIGURES, leaf="pqat", **fields):
     return Prediction(
-        leaf="pqat", configuration={"sparsity": 0.5}, accelerator="ethos-u55-128", figures=figures, **fields
+        leaf=leaf, configuration={"sparsity": 0.5}, accelerator="ethos-u55-128", figures=figures, **fields
     )
 
 
@@ -66,3 +70,10 @@ def test_a_file_that_the_npu_does_not_run_misses_goals_on_it_and_says_why():
 
 def test_nothing_is_said_of_what_cannot_be_made():
     assert missed("[{figure: packed_bytes, threshold: 1}]", figures={}, infeasible="too many clusters") == []
+
+
+def test_a_leaf_that_is_only_converted_must_be_feasible_one_that_trains_may_yet_become_so():
+    check_feasible([prediction(), prediction(leaf="pqat", infeasible="a pooling of two scales")], BRANCHES)
+    with pytest.raises(CollaboptError, match="leaf 'pruned_ptq' cannot be made: a pooling of two scales") as refused:
+        check_feasible([prediction(leaf="pruned_ptq", infeasible="a pooling of two scales")], BRANCHES)
+    assert refused.value.where == "sparsity 0.5"
