@@ -241,6 +241,24 @@ def _measure_in(directory: Path, arguments: argparse.Namespace, work: Callable[[
     return run_measured(work, directory, name, arguments.limit, arguments.memory_limit)
 
 
+def _conditions(train_share: float | None) -> dict[str, Any]:
+    """What results depend on."""
+    import collabopt.components.engine  # noqa: F401 - selects Keras 2 before TensorFlow is imported
+    from collabopt.components.engine.settings import TrainingSettings
+    from collabopt.components.engine.versions import versions
+
+    ours = {"batch_size": BATCH_SIZE, "distillation_weight": TrainingSettings().distillation_weight}
+    return {
+        "versions": versions(),
+        "cores": os.cpu_count(),
+        "train_share": {name: train_share or each.train_share for name, each in NETWORKS.items()},
+        "accelerator": ACCELERATOR,
+        "ours": {**vars(Parameters()), **ours},
+        "searched": {**CONDITIONS, **ours, "compression": {name: each.compression for name, each in NETWORKS.items()}},
+        "stock": STOCK,
+    }
+
+
 def _machine() -> dict[str, str]:
     tools = {name: metadata.version(name) for name in ("ethos-u-vela", "optuna")}
     named = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
@@ -268,22 +286,11 @@ def main() -> None:
     arguments = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):  # end the stage that runs, too, even as a background job
         signal.signal(number, signal.default_int_handler)
-    import collabopt.components.engine  # noqa: F401 - selects Keras 2 before TensorFlow is imported
-    from collabopt.components.engine.settings import TrainingSettings
-    from collabopt.components.engine.versions import versions
-
-    ours = {"batch_size": BATCH_SIZE, "distillation_weight": TrainingSettings().distillation_weight}
-    conditions = {
-        "versions": versions(),
-        "cores": os.cpu_count(),
-        "train_share": {name: arguments.train_share or each.train_share for name, each in NETWORKS.items()},
-        "accelerator": ACCELERATOR,
-        "ours": {**vars(Parameters()), **ours},
-        "searched": {**CONDITIONS, **ours, "compression": {name: each.compression for name, each in NETWORKS.items()}},
-        "stock": STOCK,
-    }
-    results = Results(arguments.json.resolve(), json.loads(json.dumps(conditions)), SCHEMES, _machine())
-    if not arguments.no_run:
+    path = arguments.json.resolve()
+    if arguments.no_run:
+        results = Results(path, None, SCHEMES, {})
+    else:
+        results = Results(path, json.loads(json.dumps(_conditions(arguments.train_share))), SCHEMES, _machine())
         measure_missing(results, arguments)
     print(summary(results), markdown(results), cost(results), sep="\n\n")
     arguments.plot.write_text(plot(results), encoding="utf-8")

@@ -30,21 +30,25 @@ class Results:
     """The file of results: a list of runs, one for a network, a scheme and a seed; and of searches, by network."""
 
     def __init__(
-        self, path: Path, conditions: dict[str, Any], schemes: Sequence[str], machine: Mapping[str, Any]
+        self, path: Path, conditions: dict[str, Any] | None, schemes: Sequence[str], machine: Mapping[str, Any]
     ) -> None:
         """Opens the file, which need not exist; what was made under other conditions is left out.
 
         Args:
             path: The file.
-            conditions: What results depend on; under a scheme's name, what only those of this scheme depend on.
+            conditions: What results depend on; under a scheme's name, what only those of this scheme depend on. None
+                for those of the file, whatever they are.
             schemes: Names of the schemes.
             machine: What else is written down: of what results depend on little, or not at all.
         """
-        self._path, self._conditions, self._machine = path, conditions, machine
         content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         before = content.get("conditions", {})
+        conditions = before if conditions is None else conditions
+        self._path, self._conditions, self._machine = path, conditions, machine
         shared = [name for name in conditions if name not in schemes]
-        same = [scheme for scheme in schemes if all(before.get(key) == conditions[key] for key in (*shared, scheme))]
+        same = [
+            scheme for scheme in schemes if all(before.get(key) == conditions.get(key) for key in (*shared, scheme))
+        ]
         self.runs: list[dict[str, Any]] = [run for run in content.get("runs", []) if run["scheme"] in same]
         self.searches: dict[str, dict[str, Any]] = content.get("searches", {}) if "searched" in same else {}
 
