@@ -246,7 +246,7 @@ def policy_text(path: Path) -> str:
     Raises:
         CollaboptError: There is neither, or the policy is not valid.
     """
-    from collabopt.components.engine.gate.policy import example_policies, read_policy
+    from collabopt.components.engine.policy.policy import example_policies, read_policy
 
     examples = example_policies()
     if str(path) in examples and not path.exists():

@@ -199,7 +199,7 @@ def policy_schema() -> None:
     """Print the JSON schema of a policy, for editors."""
     import json
 
-    from collabopt.components.engine.gate.policy import policy_schema
+    from collabopt.components.engine.policy.policy import policy_schema
 
     print(json.dumps(policy_schema(), indent=2))
 

@@ -41,9 +41,9 @@ def gate_again(
     """
     check_engine()
     from collabopt.components.engine.gate.candidates import read_candidates
-    from collabopt.components.engine.gate.policy import parse_policy
     from collabopt.components.engine.gate.run import Gate, run_gate
     from collabopt.components.engine.gate.sample import read_samples
+    from collabopt.components.engine.policy.policy import parse_policy
     from collabopt.components.engine.prescreen.records import read_prescreen
     from collabopt.pipelines.outcome import Outcome, check_qualified, leaves_below, print_outcome
 

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.decision import Decision
-from collabopt.components.engine.gate.figures import UPDATE
 from collabopt.components.engine.gate.update import update_in_words
+from collabopt.components.engine.policy.figures import UPDATE
 from collabopt.components.engine.records import (
     DECISION_FILE,
     REPORT_FILE,

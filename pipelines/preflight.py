@@ -163,7 +163,7 @@ def check_task_module(task: str) -> None:
 
 
 def _check_policy(policy: str, task: str) -> None:
-    from collabopt.components.engine.gate.policy import check_task, parse_policy
+    from collabopt.components.engine.policy.policy import check_task, parse_policy
     from collabopt.components.engine.training.task import load_task
 
     check_task(parse_policy(policy), load_task(task))

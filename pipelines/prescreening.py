@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.gate.policy import Policy, parse_policy
+from collabopt.components.engine.policy.policy import Policy, parse_policy
 from collabopt.components.engine.prescreen.baseline import BaselineSource, accept_baseline
 from collabopt.components.engine.prescreen.recipe import Configuration, Recipe, recipes_over
 from collabopt.components.engine.prescreen.records import Prescreen, read_prescreen

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.gate.policy import check_task, parse_policy
+from collabopt.components.engine.policy.policy import check_task, parse_policy
 from collabopt.components.engine.search.budget import budget_of
 from collabopt.components.engine.search.sharing import Place
 from collabopt.components.engine.search.space import read_space

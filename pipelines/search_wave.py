@@ -13,7 +13,7 @@ from typing import Any
 
 from collabopt import components
 from collabopt.components.engine.bindings import BINDINGS
-from collabopt.components.engine.gate.policy import parse_policy
+from collabopt.components.engine.policy.policy import parse_policy
 from collabopt.components.engine.prescreen.mode import OFF
 from collabopt.components.engine.search.finished import Finished
 from collabopt.components.engine.search.sharing import PlannedStage

@@ -51,7 +51,7 @@ def configure_run(
         CollaboptError: Something in it is unknown or illegal, or there is nothing at a source.
     """
     from collabopt.components.engine.gate.champion import check_champion_is_kept
-    from collabopt.components.engine.gate.policy import check_task, parse_policy
+    from collabopt.components.engine.policy.policy import check_task, parse_policy
     from collabopt.components.engine.release.names import check_model_name
 
     with stage_session(STAGE):

@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from collabopt.components.engine.gate.policy import parse_policy
+from collabopt.components.engine.policy.policy import parse_policy
 from collabopt.components.engine.prescreen.records import Comparison, Prediction, Prescreen
 from collabopt.components.engine.records import BrokenLayer, Contract
 from collabopt.pipelines.prescreen_tables import print_prescreen

@@ -72,7 +72,7 @@ def toy_gate(decision: dsl.Output[dsl.Artifact], winner: str = "", when_none_qua
 
     from collabopt.components.engine.errors import CollaboptError
     from collabopt.components.engine.gate.decision import Baseline, Decision, Verdict
-    from collabopt.components.engine.gate.policy import Policy
+    from collabopt.components.engine.policy.policy import Policy
     from collabopt.components.engine.progress import emit
     from collabopt.components.engine.session import stage_session
 

@@ -1,1 +1,1 @@
-"""The deployment gate: policy, decision, promotion, and the record of it."""
+"""The deployment gate: decision, proof, promotion, and the record of it."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.gate.policy import Policy
+from collabopt.components.engine.policy.policy import Policy
 from collabopt.components.engine.records import (
     TFLITE_FILE,
     LeafReport,

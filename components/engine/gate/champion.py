@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.candidates import Candidates
 from collabopt.components.engine.gate.decision import Champion
-from collabopt.components.engine.gate.figures import DELTA, figures_of
-from collabopt.components.engine.gate.policy import Policy
 from collabopt.components.engine.gate.sample import TestSamples
+from collabopt.components.engine.policy.figures import DELTA, figures_of
+from collabopt.components.engine.policy.policy import Policy
 from collabopt.components.engine.records import REPORT_FILE, TFLITE_FILE, LeafReport
 
 if TYPE_CHECKING:

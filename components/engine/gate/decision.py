@@ -8,7 +8,9 @@ from types import MappingProxyType
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.gate.figures import (
+from collabopt.components.engine.gate.selection import Axis, Candidate, Selection, axes_of, figures_in_words, select
+from collabopt.components.engine.gate.untrained import why_untrained
+from collabopt.components.engine.policy.figures import (
     FIGURES,
     NPU,
     baseline_figures,
@@ -16,10 +18,8 @@ from collabopt.components.engine.gate.figures import (
     npu_gap,
     update_figures,
 )
-from collabopt.components.engine.gate.goals import GoalResult, difference_in_words, judge_goal
-from collabopt.components.engine.gate.policy import Policy
-from collabopt.components.engine.gate.selection import Axis, Candidate, Selection, axes_of, figures_in_words, select
-from collabopt.components.engine.gate.untrained import why_untrained
+from collabopt.components.engine.policy.goals import GoalResult, difference_in_words, judge_goal
+from collabopt.components.engine.policy.policy import Policy
 from collabopt.components.engine.prescreen.records import Prescreen
 from collabopt.components.engine.records import LeafReport, SkippedRecord, StageRecord
 from collabopt.components.engine.release.names import DIGEST_SHOWN

@@ -12,11 +12,11 @@ from pathlib import Path
 from collabopt.components.engine.gate.candidates import Candidates, digest_of, with_accelerator
 from collabopt.components.engine.gate.champion import Reigning, check_champion_is_kept, reigning
 from collabopt.components.engine.gate.decision import Decision, decide
-from collabopt.components.engine.gate.policy import Policy, check_task
 from collabopt.components.engine.gate.proof import prove_on
 from collabopt.components.engine.gate.record import complete_parent, complete_stages
 from collabopt.components.engine.gate.sample import TestSamples
 from collabopt.components.engine.gate.update import delta_sizes, patches_between
+from collabopt.components.engine.policy.policy import Policy, check_task
 from collabopt.components.engine.prescreen.compare import compare
 from collabopt.components.engine.prescreen.records import Prescreen
 from collabopt.components.engine.records import (

@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from collabopt.components.engine.gate.amounts import share_of
-from collabopt.components.engine.gate.figures import in_words
-from collabopt.components.engine.gate.goals import TOLERANCE, direction_of, figure_of
-from collabopt.components.engine.gate.policy import Policy
+from collabopt.components.engine.policy.amounts import share_of
+from collabopt.components.engine.policy.figures import in_words
+from collabopt.components.engine.policy.goals import TOLERANCE, direction_of, figure_of
+from collabopt.components.engine.policy.policy import Policy
 from collabopt.components.engine.records import MetricOfRecord
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from collabopt.components.engine.gate.figures import NPU
-from collabopt.components.engine.gate.policy import Policy
+from collabopt.components.engine.policy.figures import NPU
+from collabopt.components.engine.policy.policy import Policy
 from collabopt.components.engine.prescreen.judgement import missed_goals
 from collabopt.components.engine.prescreen.records import Prescreen
 from collabopt.components.engine.records import SkippedRecord

@@ -3,7 +3,7 @@
 from collabopt.components.engine.deployed.delta import Patch, make_patches
 from collabopt.components.engine.gate.candidates import Candidates
 from collabopt.components.engine.gate.decision import Decision, Verdict
-from collabopt.components.engine.gate.figures import DELTA, UPDATE, in_words
+from collabopt.components.engine.policy.figures import DELTA, UPDATE, in_words
 from collabopt.components.engine.release.names import DIGEST_SHOWN
 
 _BYTES_PER_GB = 1e9

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from collabopt.components.engine.forked import run_forked
-from collabopt.components.engine.gate.policy import Policy
+from collabopt.components.engine.policy.policy import Policy
 from collabopt.components.engine.prescreen.predict import preload
 from collabopt.components.engine.settings import DatasetSettings, ImportSettings
 
@@ -73,11 +73,11 @@ def accept_baseline(
 def _accept(source: BaselineSource, directory: Path, policy: Policy | None) -> dict[str, Any]:
     from collabopt.components.engine.datasets.load import load_dataset
     from collabopt.components.engine.datasets.store import StoredDataset
-    from collabopt.components.engine.gate.policy import check_task
+    from collabopt.components.engine.deployed.file_sizes import float_file_sizes
     from collabopt.components.engine.models.accept import accepted_model
     from collabopt.components.engine.models.store import save_model
+    from collabopt.components.engine.policy.policy import check_task
     from collabopt.components.engine.session import make_deterministic
-    from collabopt.components.engine.stages.baseline import float_file_sizes
     from collabopt.components.engine.training.task import load_task
 
     purpose = load_task(source.task)

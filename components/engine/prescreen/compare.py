@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.gate.figures import figures_of
+from collabopt.components.engine.policy.figures import figures_of
 from collabopt.components.engine.prescreen.recipe import Recipe, configuration_of, recipe_with
 from collabopt.components.engine.prescreen.records import Comparison, Prediction
 from collabopt.components.engine.records import LeafReport

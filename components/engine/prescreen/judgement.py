@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable, Mapping
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.gate.goals import judge_goal
-from collabopt.components.engine.gate.policy import METRIC, Policy
+from collabopt.components.engine.policy.goals import judge_goal
+from collabopt.components.engine.policy.policy import METRIC, Policy
 from collabopt.components.engine.prescreen.branches import Branch
 from collabopt.components.engine.prescreen.records import PREDICTABLE, Prediction
 from collabopt.components.engine.records import MetricOfRecord

@@ -2,10 +2,10 @@
 
 from collabopt.components.engine.deployed.activation_memory import activation_bytes
 from collabopt.components.engine.deployed.inspect import inspect_tflite
+from collabopt.components.engine.deployed.leaf import Leaf
 from collabopt.components.engine.deployed.npu import estimate_npu
-from collabopt.components.engine.gate.figures import file_figures, finite, npu_figures
+from collabopt.components.engine.policy.figures import file_figures, finite, npu_figures
 from collabopt.components.engine.prescreen.records import PREDICTABLE, PredictedFile
-from collabopt.components.engine.stages.leaf import Leaf
 
 
 def measure(leaf: Leaf, accelerator: str) -> PredictedFile:

@@ -5,8 +5,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.gate.figures import FIGURES, NPU
-from collabopt.components.engine.gate.policy import Policy
+from collabopt.components.engine.policy.figures import FIGURES, NPU
+from collabopt.components.engine.policy.policy import Policy
 from collabopt.components.engine.records import PRESCREEN_FILE, Contract
 from collabopt.components.engine.whole_file import written_whole
 

@@ -1,16 +1,17 @@
 """A leaf without its training: the baseline's own weights, masked, clustered and quantized."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from collabopt.components.engine.compression.clustering import cluster
 from collabopt.components.engine.compression.pruning import prune_at_once
 from collabopt.components.engine.datasets.store import StoredDataset
+from collabopt.components.engine.deployed.leaf import Leaf, quantize_untrained
+from collabopt.components.engine.kept_claims import kept_claims
 from collabopt.components.engine.prescreen.recipe import Recipe
 from collabopt.components.engine.records import Claims
 from collabopt.components.engine.settings import ClusteringSettings, PruningSettings
-from collabopt.components.engine.stages.kept_claims import kept_claims
-from collabopt.components.engine.stages.leaf import Leaf, quantize_untrained
 from collabopt.components.engine.techniques import TECHNIQUES
 
 _QUANTIZATION = TECHNIQUES["post_training_quantize"]
@@ -31,7 +32,8 @@ def untrained_leaf(model: Any, data: StoredDataset, recipe: Recipe) -> Leaf:
     for technique, settings in recipe.interiors:
         model, claims = _UNTRAINED[technique](model, settings, claims)
     claims = kept_claims(claims, _QUANTIZATION, {"palette": recipe.palette})
-    return quantize_untrained(model, data, recipe.representative_samples, claims)
+    representative = functools.partial(data.representative, recipe.representative_samples)
+    return quantize_untrained(model, representative, claims)
 
 
 def _prune(model: Any, settings: PruningSettings, claims: Claims) -> tuple[Any, Claims]:

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from collabopt.components.engine.gate.decision import Decision, Verdict
-from collabopt.components.engine.gate.figures import DELTA, UPDATE
 from collabopt.components.engine.gate.update import update_in_words
+from collabopt.components.engine.policy.figures import DELTA, UPDATE
 from collabopt.components.engine.records import Footprint, LeafReport
 from collabopt.components.engine.report.card_text import as_markdown
 from collabopt.components.engine.report.interface import interface_of

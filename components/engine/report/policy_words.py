@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from collabopt.components.engine.gate.decision import Decision
-from collabopt.components.engine.gate.figures import FIGURES
-from collabopt.components.engine.gate.policy import METRIC, Preference
+from collabopt.components.engine.policy.figures import FIGURES
+from collabopt.components.engine.policy.policy import METRIC, Preference
 
 _NONE_QUALIFIES = {
     "keep": "If no leaf qualifies, the champion stays what it is and the run ends well.",

@@ -3,7 +3,7 @@
 import yaml
 
 from collabopt.components.engine.gate.decision import Decision
-from collabopt.components.engine.gate.policy import Policy, parse_policy
+from collabopt.components.engine.policy.policy import Policy, parse_policy
 
 _SIZE = "packed_bytes"
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from collabopt.components.engine.gate.policy import Policy
+from collabopt.components.engine.policy.policy import Policy
 from collabopt.components.engine.prescreen.judgement import missed_goals
 from collabopt.components.engine.prescreen.predict import predict
 from collabopt.components.engine.prescreen.recipe import Recipe, recipe_with

@@ -7,11 +7,11 @@ metric is estimated as the baseline's figure, plus what the leaf gains or loses 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from collabopt.components.engine.gate.amounts import share_of
-from collabopt.components.engine.gate.figures import FIGURES, baseline_figures, figures_of
-from collabopt.components.engine.gate.goals import GoalResult, direction_of, figure_of, judge_goal
-from collabopt.components.engine.gate.policy import Goal, Policy
 from collabopt.components.engine.gate.selection import Axis, Candidate, axes_of, select
+from collabopt.components.engine.policy.amounts import share_of
+from collabopt.components.engine.policy.figures import FIGURES, baseline_figures, figures_of
+from collabopt.components.engine.policy.goals import GoalResult, direction_of, figure_of, judge_goal
+from collabopt.components.engine.policy.policy import Goal, Policy
 from collabopt.components.engine.records import LeafReport, StageRecord, validation_name
 
 # An fp32 model that is this far below what a goal on the metric demands, as a share of the baseline's value, will not

@@ -10,8 +10,8 @@ from typing import Any
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.candidates import on_accelerator
 from collabopt.components.engine.gate.decision import decide
-from collabopt.components.engine.gate.figures import baseline_figures
-from collabopt.components.engine.gate.policy import Policy, parse_policy
+from collabopt.components.engine.policy.figures import baseline_figures
+from collabopt.components.engine.policy.policy import Policy, parse_policy
 from collabopt.components.engine.prescreen.mode import SKIP
 from collabopt.components.engine.prescreen.records import Prediction, Prescreen
 from collabopt.components.engine.records import StageRecord

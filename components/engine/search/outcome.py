@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from collabopt.components.engine.gate.policy import Policy
+from collabopt.components.engine.policy.policy import Policy
 from collabopt.components.engine.prescreen.records import Prediction
 from collabopt.components.engine.records import LeafReport, StageRecord
 from collabopt.components.engine.search.objectives import (

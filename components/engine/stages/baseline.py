@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from collabopt.components.engine.datasets.store import StoredDataset
+from collabopt.components.engine.deployed.file_sizes import float_file_sizes
 from collabopt.components.engine.models.accept import accepted_model
 from collabopt.components.engine.records import MetricOfRecord, StageRecord, Step
 from collabopt.components.engine.session import make_deterministic, stage_session
@@ -13,7 +13,7 @@ from collabopt.components.engine.source_digest import check_unchanged, model_dig
 from collabopt.components.engine.stage_host import hosted
 from collabopt.components.engine.stage_names import BASELINE
 from collabopt.components.engine.stage_result import StageResult
-from collabopt.components.engine.stages.outcome import file_sizes, finish_interior, measure_keras
+from collabopt.components.engine.stages.outcome import finish_interior, measure_keras
 from collabopt.components.engine.tracking import stage_run
 from collabopt.components.engine.tracking.stage_account import lineage_tags
 from collabopt.components.engine.training.task import load_task
@@ -74,11 +74,3 @@ def import_model_stage(
                 versions=versions(),
             )
             return finish_interior(model, record, Path(output), run)
-
-
-def float_file_sizes(model: Any) -> dict[str, float]:
-    """Sizes in bytes of the float `.tflite` of a model, which compression is counted from."""
-    from collabopt.components.engine.deployed.convert import to_float32
-    from collabopt.components.engine.deployed.inspect import inspect_tflite
-
-    return file_sizes(inspect_tflite(to_float32(model)))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.candidates import read_candidates
-from collabopt.components.engine.gate.policy import parse_policy
 from collabopt.components.engine.gate.run import Gate, run_gate
 from collabopt.components.engine.gate.sample import samples_of
+from collabopt.components.engine.policy.policy import parse_policy
 from collabopt.components.engine.prescreen.records import Prescreen, read_prescreen
 from collabopt.components.engine.progress import emit
 from collabopt.components.engine.records import HTML_FILE, PRESCREEN_FILE, read_leaf_report, read_stage_record

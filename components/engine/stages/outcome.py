@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from collabopt.components.engine.datasets.store import StoredDataset
+from collabopt.components.engine.deployed.file_sizes import file_sizes
+from collabopt.components.engine.deployed.leaf import Leaf
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.progress import emit
 from collabopt.components.engine.records import (
@@ -26,7 +28,6 @@ from collabopt.components.engine.records import (
     write_record,
 )
 from collabopt.components.engine.stage_result import StageResult
-from collabopt.components.engine.stages.leaf import Leaf
 from collabopt.components.engine.techniques import TECHNIQUES
 from collabopt.components.engine.tracking import StageRun
 from collabopt.components.engine.training.task import Task
@@ -125,12 +126,6 @@ def _bounds(metric: MetricOfRecord, interval: Interval | None) -> dict[str, floa
 def _proof(task: Task, outputs: np.ndarray, labels: np.ndarray) -> Proof:
     samples = min(PROOF_SAMPLES, len(labels))
     return Proof(samples=samples, metrics=task.measure(outputs[:samples], labels[:samples]))
-
-
-def file_sizes(deployed: DeployedModel) -> dict[str, float]:
-    """Sizes of a `.tflite` in bytes: raw, gzip -9, zip, and packed."""
-    names = ("tflite_bytes", "gzip_bytes", "zip_bytes", "packed_bytes")
-    return {name: float(getattr(deployed, name)) for name in names}
 
 
 def _deployed_scalars(deployed: DeployedModel) -> dict[str, float]:

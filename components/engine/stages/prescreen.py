@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from collabopt.components.engine.datasets.store import StoredDataset
-from collabopt.components.engine.gate.figures import baseline_figures
-from collabopt.components.engine.gate.policy import Policy, parse_policy
+from collabopt.components.engine.policy.figures import baseline_figures
+from collabopt.components.engine.policy.policy import Policy, parse_policy
 from collabopt.components.engine.prescreen.branches import Branch, reasons_not_to_train, ways_to_leaves
 from collabopt.components.engine.prescreen.judgement import check_feasible, missed_goals
 from collabopt.components.engine.prescreen.mode import OFF, SKIP, check_mode

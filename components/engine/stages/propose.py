@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from collabopt.components.engine.gate.policy import check_task, parse_policy
+from collabopt.components.engine.policy.policy import check_task, parse_policy
 from collabopt.components.engine.prescreen.branches import Branch, reasons_not_to_train
 from collabopt.components.engine.prescreen.records import write_prescreen
 from collabopt.components.engine.progress import emit

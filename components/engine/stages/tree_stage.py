@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from collabopt.components.engine.datasets.store import StoredDataset
+from collabopt.components.engine.deployed.leaf import Leaf
 from collabopt.components.engine.errors import CollaboptError
+from collabopt.components.engine.kept_claims import kept_claims
 from collabopt.components.engine.records import Claims, StageRecord, Step
 from collabopt.components.engine.session import make_deterministic, stage_session
 from collabopt.components.engine.settings import (
@@ -17,8 +19,7 @@ from collabopt.components.engine.skipping import read_parent, reason_to_skip, sk
 from collabopt.components.engine.stage_host import hosted
 from collabopt.components.engine.stage_names import split_name
 from collabopt.components.engine.stage_result import StageResult
-from collabopt.components.engine.stages.kept_claims import kept_claims
-from collabopt.components.engine.stages.leaf import Leaf, post_training_quantize, quantize_aware_train
+from collabopt.components.engine.stages.leaf import post_training_quantize, quantize_aware_train
 from collabopt.components.engine.stages.outcome import finish_interior, finish_leaf, measure_keras, metric_drop
 from collabopt.components.engine.stages.work import Work
 from collabopt.components.engine.techniques import (

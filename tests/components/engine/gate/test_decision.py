@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.decision import Champion, Decision, decide
-from collabopt.components.engine.gate.policy import Goal, Policy, Preference, example_policies, parse_policy
+from collabopt.components.engine.policy.policy import Goal, Policy, Preference, example_policies, parse_policy
 
 NO_LIMIT = Policy(goals=())
 

@@ -10,10 +10,10 @@ from collabopt.components.engine.datasets.store import write_dataset
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.candidates import read_candidates
 from collabopt.components.engine.gate.decision import Decision
-from collabopt.components.engine.gate.policy import parse_policy
 from collabopt.components.engine.gate.record import complete_stages
 from collabopt.components.engine.gate.run import Gate, run_gate
 from collabopt.components.engine.gate.sample import TestSamples
+from collabopt.components.engine.policy.policy import parse_policy
 from collabopt.components.engine.records import GATE_FILES, PRESCREEN_FILE, read_stage_record
 from collabopt.components.engine.stages import gate_stage
 from collabopt.components.engine.tracking import open_parent, stage_run

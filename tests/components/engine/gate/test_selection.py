@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collabopt.components.engine.gate.policy import parse_policy
 from collabopt.components.engine.gate.selection import Axis, Candidate, axes_of, dominates, pareto_front, select
+from collabopt.components.engine.policy.policy import parse_policy
 from collabopt.components.engine.records import MetricOfRecord
 
 ACCURACY = MetricOfRecord(name="accuracy", higher_is_better=True, baseline=0.9)

@@ -7,9 +7,9 @@ import pytest
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.candidates import digest_of, read_candidates
 from collabopt.components.engine.gate.decision import decide
-from collabopt.components.engine.gate.policy import parse_policy
 from collabopt.components.engine.gate.record import leaf_table
 from collabopt.components.engine.gate.run import Gate, run_gate
+from collabopt.components.engine.policy.policy import parse_policy
 from collabopt.components.engine.prescreen.recipe import recipe_of
 from collabopt.components.engine.prescreen.records import Comparison, Prediction, Prescreen
 from collabopt.components.engine.records import SkippedRecord, Step, read_leaf_report, read_stage_record, write_record

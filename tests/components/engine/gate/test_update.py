@@ -12,9 +12,9 @@ from collabopt.components.engine.deployed.delta import Patch
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.gate.candidates import read_candidates
 from collabopt.components.engine.gate.decision import Champion, decide
-from collabopt.components.engine.gate.policy import parse_policy
 from collabopt.components.engine.gate.run import Gate, run_gate
 from collabopt.components.engine.gate.update import update_in_words
+from collabopt.components.engine.policy.policy import parse_policy
 from collabopt.components.engine.records import read_stage_record
 from collabopt.components.engine.release.object_store import open_store
 from collabopt.components.engine.release.pointer import champion_of

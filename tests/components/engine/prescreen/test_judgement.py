@@ -3,7 +3,7 @@
 import pytest
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.gate.policy import parse_policy
+from collabopt.components.engine.policy.policy import parse_policy
 from collabopt.components.engine.prescreen.branches import Branch
 from collabopt.components.engine.prescreen.judgement import check_feasible, missed_goals
 from collabopt.components.engine.prescreen.records import Prediction

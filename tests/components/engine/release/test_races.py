@@ -9,9 +9,9 @@ import pytest
 from collabopt.components.engine.deployed.evaluate import predict
 from collabopt.components.engine.gate.candidates import read_candidates
 from collabopt.components.engine.gate.decision import Decision
-from collabopt.components.engine.gate.policy import parse_policy
 from collabopt.components.engine.gate.run import Gate, run_gate
 from collabopt.components.engine.gate.sample import TestSamples
+from collabopt.components.engine.policy.policy import parse_policy
 from collabopt.components.engine.records import Proof, StageRecord, read_leaf_report, write_record
 from collabopt.components.engine.release.object_store import Conflict, open_store
 from collabopt.components.engine.release.pointer import champion_of

@@ -10,7 +10,7 @@ import pytest
 
 from collabopt.components.engine.deployed.inspect import inspect_tflite
 from collabopt.components.engine.gate.decision import Decision, decide
-from collabopt.components.engine.gate.policy import parse_policy
+from collabopt.components.engine.policy.policy import parse_policy
 from collabopt.components.engine.records import (
     BrokenLayer,
     Contract,

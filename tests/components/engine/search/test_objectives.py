@@ -2,7 +2,7 @@
 
 import pytest
 
-from collabopt.components.engine.gate.policy import parse_policy
+from collabopt.components.engine.policy.policy import parse_policy
 from collabopt.components.engine.prescreen.records import Prediction
 from collabopt.components.engine.records import Contract, DeployedModel, LeafReport, MetricOfRecord, StageRecord, Step
 from collabopt.components.engine.search.objectives import Answer, answer_of, best_of, objectives_of, why_hopeless

@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_
 
 from collabopt.components.engine.deployed.accelerators import Accelerator
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.gate.amounts import Amount, Number
-from collabopt.components.engine.gate.figures import FIGURES
+from collabopt.components.engine.policy.amounts import Amount, Number
+from collabopt.components.engine.policy.figures import FIGURES
 from collabopt.components.engine.validation import Checked, list_as_tuple, refuse, validated
 from collabopt.components.engine.validation import Path as KeyPath
 from collabopt.components.engine.yaml_lines import place_in, read_yaml
@@ -223,7 +223,7 @@ def read_policy(path: str | Path) -> Policy:
 
 def example_policies() -> dict[str, str]:
     """The policies that are shipped, ready to be used or copied: name -> YAML."""
-    folder = files("collabopt.components.engine.gate") / "policies"
+    folder = files("collabopt.components.engine.policy") / "examples"
     found = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".yaml")), key=lambda entry: entry.name)
     return {entry.name.removesuffix(".yaml"): entry.read_text(encoding="utf-8") for entry in found}
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
-from collabopt.components.engine.gate.amounts import share_of
-from collabopt.components.engine.gate.figures import DELTA, FIGURES, NPU, higher_is_better, in_words
-from collabopt.components.engine.gate.policy import METRIC, Goal
+from collabopt.components.engine.policy.amounts import share_of
+from collabopt.components.engine.policy.figures import DELTA, FIGURES, NPU, higher_is_better, in_words
+from collabopt.components.engine.policy.policy import METRIC, Goal
 from collabopt.components.engine.records import MetricOfRecord
 
 # 0.91 - 0.89 is 0.020000000000000018: a drop of exactly the limit must pass. No figure is measured this finely.

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.gate.figures import FIGURES
-from collabopt.components.engine.gate.policy import (
+from collabopt.components.engine.policy.figures import FIGURES
+from collabopt.components.engine.policy.policy import (
     Goal,
     Policy,
     Preference,
@@ -329,7 +329,7 @@ def test_the_gate_decides_without_heavy_imports():
     code = f"""
 import sys
 from dataclasses import replace
-import collabopt.components.engine.gate.decision, collabopt.components.engine.gate.policy
+import collabopt.components.engine.gate.decision, collabopt.components.engine.policy.policy
 print([name for name in {heavy} if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

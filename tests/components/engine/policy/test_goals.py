@@ -1,7 +1,7 @@
 import pytest
 
-from collabopt.components.engine.gate.goals import GoalResult, judge_goal
-from collabopt.components.engine.gate.policy import Goal
+from collabopt.components.engine.policy.goals import GoalResult, judge_goal
+from collabopt.components.engine.policy.policy import Goal
 from collabopt.components.engine.records import MetricOfRecord
 
 ACCURACY = MetricOfRecord(name="accuracy", higher_is_better=True, baseline=0.9)
