@@ -54,7 +54,7 @@ def cluster_preserving_qat(
         skip: Why the stage is not trained, which is then all that it says; empty to train it.
 
     Returns:
-        model: Directory with `model.tflite`, `report.json` and `model_data.cc/.h`.
+        model: Directory with `model.tflite`, packed `model.tflite.gz`, `model_data.cc/.h` and `report.json`.
         metrics: Scalars measured on the test split and in the outcome.
     """
     from collabopt.components.engine.stages import run_stage

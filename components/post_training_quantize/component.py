@@ -38,7 +38,7 @@ def post_training_quantize(
         skip: Why the leaf is not made, which is then all that it says; empty to make it.
 
     Returns:
-        model: Directory with `model.tflite`, `report.json` and `model_data.cc/.h`.
+        model: Directory with `model.tflite`, packed `model.tflite.gz`, `model_data.cc/.h` and `report.json`.
         metrics: Scalars measured on the test split and in the outcome.
     """
     from collabopt.components.engine.stages import run_stage

@@ -48,11 +48,17 @@ def test_the_task_defaults_to_classification(name):
     assert task is None or task.default == DEFAULT_TASK
 
 
-@pytest.mark.parametrize("name", ["assess_leaves", "deployment_gate"])
-def test_gate_takes_every_leaf_of_the_tree_and_nothing_else(name):
+@pytest.mark.parametrize(
+    ("name", "besides"),
+    [
+        ("assess_leaves", {"dataset"}),
+        ("deployment_gate", {"dataset", "predictions", "search"}),
+        ("propose_trials", {"dataset", "before"}),
+    ],
+)
+def test_what_decides_takes_every_leaf_of_the_tree_and_nothing_else(name, besides):
     artifacts = {key for key, spec in inputs_of(name).items() if spec.type.startswith("system.")}
-    optional = {"predictions", "search"} if name == "deployment_gate" else set()
-    assert artifacts == {ROOT, "dataset", *optional, *(leaf.name for leaf in TREE.leaves())}
+    assert artifacts == {ROOT, *besides, *(leaf.name for leaf in TREE.leaves())}
 
 
 def test_configure_has_an_output_for_everything_that_can_be_set():

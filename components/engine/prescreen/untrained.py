@@ -30,7 +30,7 @@ def untrained_leaf(model: Any, data: StoredDataset, recipe: Recipe) -> Leaf:
     """
     claims = Claims()
     for technique, settings in recipe.interiors:
-        model, claims = _UNTRAINED[technique](model, settings, claims)
+        model, claims = UNTRAINED[technique](model, settings, claims)
     claims = kept_claims(claims, _QUANTIZATION, {"palette": recipe.palette})
     representative = functools.partial(data.representative, recipe.representative_samples)
     return quantize_untrained(model, representative, claims)
@@ -52,7 +52,7 @@ def _leave(model: Any, callbacks: Sequence[Any]) -> None:
     """In the place of training."""
 
 
-_UNTRAINED: dict[str, Callable[[Any, Any, Claims], tuple[Any, Claims]]] = {
+UNTRAINED: dict[str, Callable[[Any, Any, Claims], tuple[Any, Claims]]] = {
     "prune": _prune,
     "cluster": _cluster,
     "sparsity_preserving_cluster": _sparsity_preserving_cluster,

@@ -7,9 +7,10 @@ from collabopt.components.engine.compression.kernels import compressible_kernels
 from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.models.store import load_stage_model, save_model
 from collabopt.components.engine.prescreen.recipe import recipe_of
-from collabopt.components.engine.prescreen.untrained import untrained_leaf
+from collabopt.components.engine.prescreen.untrained import UNTRAINED, untrained_leaf
 from collabopt.components.engine.records import TFLITE_FILE, MetricOfRecord, StageRecord, Step, write_record
 from collabopt.components.engine.stages import run_stage
+from collabopt.components.engine.techniques import TECHNIQUES
 from collabopt.components.engine.training.task import DEFAULT_TASK
 from collabopt.pipelines import parameters_of
 from collabopt.pipelines.tree import TREE
@@ -33,6 +34,12 @@ LAYERS = {
 def recipe(leaf, overrides=None, **parameters):
     way = [(stage.name, stage.technique.name) for stage in TREE.path(leaf)]
     return recipe_of(way, {**PARAMETERS, **parameters}, overrides or {})
+
+
+def test_every_technique_that_changes_weights_can_be_predicted():
+    assert set(UNTRAINED) == {
+        name for name, technique in TECHNIQUES.items() if technique.trains and not technique.deploys
+    }
 
 
 @pytest.fixture
