@@ -46,6 +46,8 @@ class ReleasedFile(_Record):
 class Manifest(_Record):
     """A release: all its files, and where each one lies.
 
+    It never loses or changes a file; where it becomes champion after another one than before, it gains patches.
+
     Attributes:
         schema_version: Version of this record.
         name: Name of the release.

@@ -7,6 +7,7 @@ from collabopt.components.engine.records import TFLITE_FILE
 
 # Characters of a digest that tell a name's releases apart.
 DIGEST_SHOWN = 12
+_PATCH_PREFIX = "delta-from-"
 _OBJECT_PART = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_. -]*[A-Za-z0-9_-])?")
 
 
@@ -55,7 +56,12 @@ def file_object(name: str, sha256: str, file: str) -> str:
 
 def patch_file(sha256: str, kind: str) -> str:
     """The patch of a release, of a kind as `zst`, from the one whose `.tflite` file has this digest."""
-    return f"delta-from-{sha256[:DIGEST_SHOWN]}.{kind}"
+    return f"{_PATCH_PREFIX}{sha256[:DIGEST_SHOWN]}.{kind}"
+
+
+def is_patch_file(file: str) -> bool:
+    """Whether a file of a release is a patch, which depends on what devices had before, not on the release alone."""
+    return file.startswith(_PATCH_PREFIX)
 
 
 def model_object(name: str, sha256: str) -> str:

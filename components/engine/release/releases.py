@@ -13,7 +13,7 @@ from collabopt.components.engine.errors import CollaboptError
 from collabopt.components.engine.records import TFLITE_FILE
 from collabopt.components.engine.release.checksums import crc32c_of, sha256_of
 from collabopt.components.engine.release.manifest import Manifest, ReleasedFile, ReleaseFacts
-from collabopt.components.engine.release.names import file_object, manifest_object, manifest_prefix
+from collabopt.components.engine.release.names import file_object, is_patch_file, manifest_object, manifest_prefix
 from collabopt.components.engine.release.object_store import Conflict, ObjectStore
 from collabopt.components.engine.release.pointer import champion_of
 
@@ -42,12 +42,12 @@ class Release:
 
 
 def draft(store: ObjectStore, name: str, files: Mapping[str, Path], facts: ReleaseFacts) -> Manifest:
-    """The manifest that the store has for a model, else the one that these files would get; writes nothing."""
+    """The manifest that a model gets of these files, or the one it has, with new patches; writes nothing."""
     described = {file: _described(name, file, path) for file, path in files.items()}
     sha256 = described[TFLITE_FILE].sha256
-    present = _read_manifest(store, name, sha256)
-    if present is not None:
-        return present
+    found = _read_manifest(store, name, sha256)
+    if found is not None:
+        return _with_patches(found[0], described)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     return Manifest(name=name, sha256=sha256, facts=facts, created=now, files=described)
 
@@ -68,16 +68,19 @@ def upload(store: ObjectStore, manifest: Manifest, file: str, path: Path) -> Non
 
 
 def write_manifest(store: ObjectStore, manifest: Manifest) -> Manifest:
-    """Writes a manifest if there is none for its model, and returns the one that counts."""
-    present = _read_manifest(store, manifest.name, manifest.sha256)
-    if present is not None:
-        return present
-    content = manifest.model_dump_json(indent=2) + "\n"
-    try:
-        store.replace(manifest_object(manifest.name, manifest.sha256), content.encode("utf-8"), 0)
-        return manifest
-    except Conflict:
-        return read_release(store, manifest.name, manifest.sha256)
+    """Writes a manifest, or adds its patches to the one that there is for its model; returns the one that counts."""
+    while True:
+        found = _read_manifest(store, manifest.name, manifest.sha256)
+        present, generation = found if found is not None else (None, 0)
+        complete = manifest if present is None else _with_patches(present, manifest.files)
+        if complete == present:
+            return complete
+        content = complete.model_dump_json(indent=2) + "\n"
+        try:
+            store.replace(manifest_object(manifest.name, manifest.sha256), content.encode("utf-8"), generation)
+            return complete
+        except Conflict:  # another gate has added its own
+            continue
 
 
 def read_release(store: ObjectStore, name: str, sha256: str) -> Manifest:
@@ -86,14 +89,14 @@ def read_release(store: ObjectStore, name: str, sha256: str) -> Manifest:
     Raises:
         CollaboptError: There is none, or it is damaged.
     """
-    manifest = _read_manifest(store, name, sha256)
-    if manifest is None:
+    found = _read_manifest(store, name, sha256)
+    if found is None:
         raise CollaboptError(
             "there is no release of this model",
             where=f"{store.uri}/{manifest_object(name, sha256)}",
             todo=f"see what there is with `collabopt releases '{name}'`",
         )
-    return manifest
+    return found[0]
 
 
 def read_file(store: ObjectStore, manifest: Manifest, file: str) -> bytes:
@@ -162,7 +165,14 @@ def _described(name: str, file: str, path: Path) -> ReleasedFile:
     )
 
 
-def _read_manifest(store: ObjectStore, name: str, sha256: str) -> Manifest | None:
+def _with_patches(manifest: Manifest, files: Mapping[str, ReleasedFile]) -> Manifest:
+    """With those of the files that are patches and that it does not have."""
+    new = {file: each for file, each in files.items() if is_patch_file(file) and file not in manifest.files}
+    return manifest.model_copy(update={"files": {**manifest.files, **new}}) if new else manifest
+
+
+def _read_manifest(store: ObjectStore, name: str, sha256: str) -> tuple[Manifest, int] | None:
+    """A manifest and its generation."""
     found = store.read(manifest_object(name, sha256))
     if found is None:
         return None
@@ -177,4 +187,4 @@ def _read_manifest(store: ObjectStore, name: str, sha256: str) -> Manifest | Non
             where=f"{store.uri}/{manifest_object(name, sha256)}",
             todo="delete the object and run the gate that made the release again",
         )
-    return manifest
+    return manifest, found[1]

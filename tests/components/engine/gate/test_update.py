@@ -16,6 +16,8 @@ from collabopt.components.engine.gate.run import Gate, run_gate
 from collabopt.components.engine.gate.update import update_in_words
 from collabopt.components.engine.policy.policy import parse_policy
 from collabopt.components.engine.records import read_stage_record
+from collabopt.components.engine.release.directory import DirectoryStore
+from collabopt.components.engine.release.names import pointer_object
 from collabopt.components.engine.release.object_store import open_store
 from collabopt.components.engine.release.pointer import champion_of
 from collabopt.components.engine.release.releases import read_file, read_release
@@ -37,10 +39,10 @@ def releases(request, tmp_path, monkeypatch):
 def gate(client, baseline_directory, samples, tmp_path):
     """Runs the gate on leaves."""
 
-    def run(leaves, releases, policy=ANY):
+    def run(leaves, releases, policy=ANY, output="output"):
         candidates = read_candidates(read_stage_record(baseline_directory), leaves)
         gate = Gate(candidates, parse_policy(policy), lambda limit: samples, MODEL, releases)
-        return run_gate(gate, tmp_path / "output", {})
+        return run_gate(gate, tmp_path / output, {})
 
     return run
 
@@ -90,6 +92,46 @@ def test_a_device_gets_the_new_champion_from_the_old_one_and_the_released_patch(
         assert hashlib.sha256(updated).hexdigest() == manifest.sha256 == decision.winner_sha256
     gigabytes = figures(decision)["update_bytes"] / 1000
     assert f"{gigabytes:.3g} GB for a fleet of 1,000,000" in update_in_words(decision, decision.verdicts[0])
+
+
+def test_a_former_champion_that_comes_back_gains_the_patch_from_the_one_that_devices_have_by_then(
+    gate, old, new, releases
+):
+    gate(old, releases)
+    between = gate(new, releases).winner_sha256
+    _, first = champions_release(releases)
+    again = gate(old, releases)
+    store, manifest = champions_release(releases)
+    assert manifest.sha256 == again.winner_sha256 != first.sha256
+    patches = {file: read_file(store, manifest, file) for file in manifest.files if file.startswith("delta-")}
+    assert {file.partition(".")[0] for file in patches} == {f"delta-from-{between[:12]}"}
+    assert figures(again)["update_bytes"] == min(len(patch) for patch in patches.values())
+    running = read_file(store, read_release(store, MODEL, between), "model.tflite")
+    for file, content in patches.items():
+        assert (
+            hashlib.sha256(Patch(file.rpartition(".")[2], content).applied_to(running)).hexdigest() == manifest.sha256
+        )
+
+
+def test_a_gate_that_decides_again_because_another_one_was_faster_releases_the_patch_from_the_new_champion(
+    gate, old, new, examples, make_leaf, monkeypatch, tmp_path
+):
+    releases = str(tmp_path / "releases")
+    before = gate(old, releases).winner_sha256
+    other, replace, faster = {"qat": make_leaf(examples[2], 0.9, stage="qat")}, DirectoryStore.replace, []
+
+    def overtaken(self, name, content, generation):
+        if name == pointer_object(MODEL) and not faster:
+            faster.append("")
+            faster[0] = gate(other, releases, output="of the other").winner_sha256
+        return replace(self, name, content, generation)
+
+    monkeypatch.setattr(DirectoryStore, "replace", overtaken)
+    decision = gate(new, releases)
+    _, manifest = champions_release(releases)
+    assert decision.champion.sha256 == faster[0] and manifest.sha256 == decision.winner_sha256
+    bases = {file.partition(".")[0] for file in manifest.files if file.startswith("delta-")}
+    assert bases == {f"delta-from-{digest[:12]}" for digest in (before, faster[0])}
 
 
 def test_who_has_the_file_downloads_nothing(gate, old, new, releases):
