@@ -221,4 +221,5 @@ def _holds(axis: Choices | Range, value: Value) -> bool:
         return value in axis.values
     if not isinstance(value, int | float) or not axis.low <= value <= axis.high:
         return False
-    return axis.step is None or math.isclose((value - axis.low) / axis.step % 1, 0, abs_tol=1e-9)
+    steps = 0.0 if axis.step is None else (value - axis.low) / axis.step
+    return math.isclose(steps, round(steps), rel_tol=0, abs_tol=1e-9)

@@ -97,7 +97,7 @@ class Study:
         """Makes the default configuration the first trial, also where it lies outside the space."""
         if self._space.holds(default):
             self._ask_for(default)
-        else:  # Optuna learns nothing from it, but leaves are compared with its leaves
+        else:  # Optuna learns nothing from it, see `tell`, but leaves are compared with its leaves
             self._study.ask().set_user_attr(_CONFIGURATION, default)
 
     def propose(self, fits: Callable[[Configuration], bool] | None = None) -> bool:
@@ -120,7 +120,16 @@ class Study:
         return bool(left) and self._ask_for(random.Random(f"{self._seed}-{len(known)}").choice(left))
 
     def tell(self, trial: Trial, told: Told) -> None:
-        """Says how a trial came out; one that has been answered stays as it was."""
+        """Says how a trial came out; one that has been answered stays as it was.
+
+        To Optuna, the default configuration has failed where it lies outside the space: TPE samples together only those
+        parameters that all finished trials have, and that one has none.
+        """
+        import optuna
+
+        if not self._space.holds(trial.configuration):
+            self._study.tell(trial.optuna_number, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
+            return
         self._violations[trial.optuna_number] = told.violations
         self._study.sampler = self._sampler(0)
         self._study.tell(trial.optuna_number, list(told.values), skip_if_finished=True)

@@ -45,6 +45,14 @@ def test_a_configuration_lies_in_the_space_or_not(clusters, inside):
     assert parse_space(WHOLE).holds(configuration) is inside
 
 
+@pytest.mark.parametrize("low", [0.0, 0.1, 0.2, 0.3])
+def test_every_point_of_a_range_in_steps_lies_in_it_and_nothing_between(low):
+    space = parse_space(f"sparsity: {{low: {low}, high: 0.9, step: 0.1}}\n")
+    assert len(space.points()) == round(10 * (0.9 - low)) + 1
+    assert all(space.holds(point) for point in space.points())
+    assert not any(space.holds({"sparsity": point["sparsity"] + 0.05}) for point in space.points())
+
+
 def test_what_was_read_can_be_written():
     assert parse_space(WHOLE).as_yaml()["clusters"] == {"low": 8, "high": 32, "step": 8}
     assert parse_space(WHOLE).as_yaml()["sparsity"] == [0.5, 0.8]

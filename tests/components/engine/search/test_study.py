@@ -48,6 +48,22 @@ def test_the_default_comes_first_even_where_the_space_does_not_hold_it(study):
     assert opened.propose() and SPACE.holds(opened.trials()[1].configuration)
 
 
+@pytest.mark.parametrize("default", [DEFAULT, {"sparsity": 0.3, "clusters": 5}], ids=["inside", "outside"])
+def test_axes_are_sampled_together_wherever_the_default_lies(study, tmp_path, default):
+    import optuna
+
+    opened = study()
+    opened.begin(default)
+    for _ in range(3):
+        for trial in opened.trials():
+            if not trial.answered:
+                answer(opened, trial)
+        opened.propose()
+    kept = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path / 'study.db'}")
+    assert set(optuna.search_space.intersection_search_space(kept.get_trials())) == {"sparsity", "clusters"}
+    assert opened.trials()[0].answered
+
+
 def test_no_configuration_is_proposed_twice_and_a_space_of_lists_is_exhausted(study):
     proposed = run(study(), 12)
     assert len(proposed) == 9
