@@ -27,12 +27,13 @@ def evidence(tmp_path_factory):
 
 
 def test_tables_of_evidence_are_those_that_the_command_prints(evidence):
-    (summary, all_leaves, cost), _ = evidence
+    (summary, all_leaves, baselines, cost), _ = evidence
     assert summary in README
     assert all_leaves in README
     stages, searches = (int(minutes) for minutes in re.findall(r"(\d+) minutes", cost))
     said = " ".join(README.split())
     assert f"took {stages} minutes of processor time, the three searches {searches} minutes on one core" in said
+    assert baselines.removeprefix("baselines: ") in said
 
 
 def test_the_plot_of_evidence_is_the_one_that_the_command_draws(evidence):

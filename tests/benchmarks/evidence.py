@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
@@ -22,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from evidence_results import Results, cost, markdown, plot, summary
+from evidence_results import Results, baselines, cost, markdown, plot, summary
 from evidence_search import CONDITIONS, PIPELINE, SETTINGS, search
 from fashion_networks import NETWORKS
 from measured_process import Outcome, run_measured
@@ -291,8 +292,10 @@ def main() -> None:
         results = Results(path, None, SCHEMES, {})
     else:
         results = Results(path, json.loads(json.dumps(_conditions(arguments.train_share))), SCHEMES, _machine())
+        if results.left_out:
+            print(f"{path}: {results.left_out} runs were made under other conditions and do not count", file=sys.stderr)
         measure_missing(results, arguments)
-    print(summary(results), markdown(results), cost(results), sep="\n\n")
+    print(summary(results), markdown(results), baselines(results), cost(results), sep="\n\n")
     arguments.plot.write_text(plot(results), encoding="utf-8")
 
 

@@ -32,7 +32,7 @@ class Results:
     def __init__(
         self, path: Path, conditions: dict[str, Any] | None, schemes: Sequence[str], machine: Mapping[str, Any]
     ) -> None:
-        """Opens the file, which need not exist; what was made under other conditions is left out.
+        """Opens the file, which need not exist; what was made under other conditions is left out, and lost at a write.
 
         Args:
             path: The file.
@@ -50,6 +50,7 @@ class Results:
             scheme for scheme in schemes if all(before.get(key) == conditions.get(key) for key in (*shared, scheme))
         ]
         self.runs: list[dict[str, Any]] = [run for run in content.get("runs", []) if run["scheme"] in same]
+        self.left_out = len(content.get("runs", [])) - len(self.runs)
         self.searches: dict[str, dict[str, Any]] = content.get("searches", {}) if "searched" in same else {}
 
     def has(self, network: str, scheme: str, seed: int) -> bool:
@@ -119,6 +120,18 @@ def cost(results: Results) -> str:
     stages = sum(stage.get("cpu_seconds", 0) for run in results.runs for stage in run["stages"].values()) / 60
     searches = sum(search["used"]["minutes"] for search in results.searches.values())
     return f"stages: {stages:.0f} minutes of processor time; searches: {searches:.0f} minutes on one core"
+
+
+def baselines(results: Results) -> str:
+    """Whether schemes have begun with the same weights: two machines make other ones of one seed."""
+    of_case: dict[tuple[str, int], list[float]] = {}
+    for run in results.runs:
+        of_case.setdefault((run["network"], run["seed"]), []).append(run["baseline"]["accuracy"])
+    apart = [max(accuracies) - min(accuracies) for accuracies in of_case.values()]
+    return (
+        f"baselines: the same for all schemes in {apart.count(0)} of {len(apart)} cases, "
+        f"at most {100 * max(apart, default=0):.2f} points apart in the others"
+    )
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float:
