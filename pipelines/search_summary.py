@@ -54,7 +54,7 @@ def summarize(
         failed=decision.failed,
         trials=[
             TrialSummary(number=number, configuration=configuration, leaves=_leaves(progress, stages, metric))
-            for number, (configuration, stages) in enumerate(zip(configurations, progress.trials, strict=True))
+            for configuration, (number, stages) in zip(configurations, progress.trials.items(), strict=True)
         ],
         front=_front(progress, configurations, objectives, decision),
     )

@@ -150,7 +150,7 @@ class _Search:
         ongoing = self._ongoing
         study = ongoing.study()
         trials = [trial for trial in study.trials() if trial.answered]
-        progress = ongoing.progress(ongoing.stages(study)[: len(trials)])
+        progress = ongoing.progress(ongoing.stages(study), trials)
         with _predicting():
             predicted = ongoing.predicted(study, trials)
         decision, leaves = self._gate(progress, predicted)

@@ -68,7 +68,7 @@ def test_what_was_left_out_is_recorded_for_the_gate_leaf_by_leaf(root, tmp_path)
     finished = finished_stages(root)
     reasons = json.loads((tmp_path / "left_out.json").read_text())
     written = write_left_out(
-        Progress([TRIAL], finished.records, finished.models, reasons), BASELINE, tmp_path / "leaves"
+        Progress({0: TRIAL}, finished.records, finished.models, reasons), BASELINE, tmp_path / "leaves"
     )
     assert set(written) == {"pruned_ptq@0", "pqat@0", "pruned_clustered_ptq@0", "pcqat@0"}
     skipped = read_skipped(written["pcqat@0"])

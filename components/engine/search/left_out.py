@@ -20,7 +20,7 @@ def write_left_out(progress: Progress, baseline: StageRecord, directory: Path) -
         Name of a leaf -> its directory.
     """
     written = {}
-    for trial in progress.trials:
+    for trial in progress.trials.values():
         for leaf in progress.missing(stage for stage in trial.values() if stage.is_leaf):
             if leaf.name not in progress.left_out or leaf.name in written:
                 continue

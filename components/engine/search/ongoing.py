@@ -3,7 +3,7 @@
 Whoever runs the trials, with kfp.local or on Kubeflow, asks it for a wave, trains what that takes, and lets it learn.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +100,15 @@ class Ongoing:
         """The stages of everything that was proposed."""
         return self.terms.stages([trial.configuration for trial in study.trials()])
 
-    def progress(self, stages: Sequence[TrialStages]) -> Progress:
-        """What trials have come to."""
-        return Progress(stages, self.finished.records, self.finished.models, self.state.left_out)
+    def progress(self, stages: Sequence[TrialStages], trials: Iterable[Trial] | None = None) -> Progress:
+        """What trials have come to: all whose stages these are, or those that are named."""
+        numbers = range(len(stages)) if trials is None else [trial.number for trial in trials]
+        return Progress(
+            {number: stages[number] for number in numbers},
+            self.finished.records,
+            self.finished.models,
+            self.state.left_out,
+        )
 
     def used(self, study: Study) -> Used:
         """What the search has cost."""

@@ -1,6 +1,6 @@
 """How far a search is: every trial with its stages, which of them are trained, and what became of the others."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +14,14 @@ class Progress:
     """What trials have come to.
 
     Attributes:
-        trials: Stages of every trial.
+        trials: Number of every trial -> its stages.
         records: Name of a stage -> its record, of those that are finished, the baseline included.
         models: The same -> directory.
         left_out: Name of a stage -> why it is not trained, or, where an earlier trial has done so, why none would
             train it again.
     """
 
-    trials: Sequence[TrialStages]
+    trials: Mapping[int, TrialStages]
     records: Mapping[str, StageRecord]
     models: Mapping[str, Path]
     left_out: Mapping[str, str]
@@ -33,7 +33,7 @@ class Progress:
 
     def all_leaves(self) -> dict[str, LeafReport]:
         """Every trained leaf, each once: name -> report."""
-        return {name: report for trial in range(len(self.trials)) for name, report in self.leaves(trial).items()}
+        return {name: report for trial in self.trials for name, report in self.leaves(trial).items()}
 
     def finished(self, stages: Iterable[PlannedStage]) -> list[PlannedStage]:
         """Those that are finished, each once."""
@@ -56,7 +56,7 @@ class Progress:
     @property
     def trainings_without_sharing(self) -> int:
         """Stages that would have been trained, had every trial trained its own: no more than its leaves need."""
-        return sum(trainings(self._without_sharing(number)) for number in range(len(self.trials)))
+        return sum(trainings(self._without_sharing(number)) for number in self.trials)
 
     def _without_sharing(self, trial: int) -> list[PlannedStage]:
         stages = self.trials[trial].values()
@@ -65,7 +65,7 @@ class Progress:
         return [stage for stage in self.finished(stages) if stage.name in needed or split_name(stage.name)[1] == trial]
 
     def _distinct(self) -> list[PlannedStage]:
-        return self.finished(stage for trial in self.trials for stage in trial.values())
+        return self.finished(stage for trial in self.trials.values() for stage in trial.values())
 
 
 def needed_for(leaves: Iterable[str], stages: Iterable[PlannedStage]) -> list[PlannedStage]:

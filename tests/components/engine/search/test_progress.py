@@ -18,7 +18,7 @@ def record(stage: PlannedStage) -> StageRecord:
 def progress(*left_out: str) -> Progress:
     records = {stage.name: record(stage) for stage in (*FIRST.values(), *SECOND.values())}
     del records["pcqat@1"]
-    return Progress([FIRST, SECOND], records, {}, dict.fromkeys(("pcqat@1", *left_out), "too large"))
+    return Progress({0: FIRST, 1: SECOND}, records, {}, dict.fromkeys(("pcqat@1", *left_out), "too large"))
 
 
 def test_without_sharing_every_trial_trains_what_its_leaves_need():
@@ -33,7 +33,17 @@ def test_a_leaf_that_would_not_be_trained_again_is_not_counted_again():
 
 
 def test_what_only_leaves_left_out_stand_on_is_not_counted_again():
-    without = [FIRST, {name: stage for name, stage in SECOND.items() if "clustered" not in name and name != "pcqat"}]
+    second = {name: stage for name, stage in SECOND.items() if "clustered" not in name and name != "pcqat"}
     records = {stage.name: record(stage) for stage in FIRST.values()}
-    counted = Progress(without, records, {}, {"pqat@0": "too large", "pruned_ptq@0": "too large"})
+    counted = Progress({0: FIRST, 1: second}, records, {}, {"pqat@0": "too large", "pruned_ptq@0": "too large"})
     assert counted.trainings_without_sharing == 4
+
+
+def test_a_trial_is_counted_by_its_number_also_where_one_before_it_has_not_been_answered():
+    whole = progress()
+    assert Progress({1: SECOND}, whole.records, {}, whole.left_out).trainings_without_sharing == 3
+    assert set(Progress({1: SECOND}, whole.records, {}, {}).all_leaves()) == {
+        "pruned_ptq@0",
+        "pqat@0",
+        "pruned_clustered_ptq@1",
+    }
