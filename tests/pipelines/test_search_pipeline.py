@@ -187,8 +187,9 @@ def test_where_predictions_are_only_reported_all_that_can_be_made_is_trained(pro
 
 def test_a_policy_about_another_npu_is_searched_by_that_ones_figures(propose):
     policy = "accelerator: ethos-u65-256\ngoals: [{figure: npu_latency_ms, threshold: 1000}]\npriority: [metric]\n"
-    propose(False, policy=policy)
-    propose(True, policy=policy)
+    with_the_default = {"policy": policy, "space": "clusters: [4, 16]\n"}
+    propose(False, **with_the_default)
+    propose(True, **with_the_default)
     default = optuna.load_study(study_name="search", storage="sqlite:///next/study.db").trials[0]
     assert len(default.values) == 2 and 0 < default.values[1] < 1000
 
