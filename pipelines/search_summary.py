@@ -95,11 +95,12 @@ def _front(
     front = [candidate.name for candidate in pareto_front(candidates, as_axes(objectives))]
     best, higher = objectives[0].name, objectives[0].higher_is_better
     front.sort(key=lambda name: (-1 if higher else 1) * verdicts[name].figures.get(best, 0.0))
-    return [_front_leaf(reports[name], verdicts[name], configurations, best) for name in front]
+    by_number = dict(zip(progress.trials, configurations, strict=True))
+    return [_front_leaf(reports[name], verdicts[name], by_number, best) for name in front]
 
 
 def _front_leaf(
-    report: LeafReport, verdict: "Verdict", configurations: Sequence[Configuration], metric: str
+    report: LeafReport, verdict: "Verdict", configurations: Mapping[int, Configuration], metric: str
 ) -> FrontLeaf:
     return FrontLeaf(
         leaf=report.name,

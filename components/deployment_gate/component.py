@@ -35,7 +35,7 @@ def deployment_gate(
         ptq: A leaf to decide on; likewise the other leaves of the tree. Those left out were not built.
         predictions: Output of prescreen, to be compared with the leaves.
         search: Output of propose_trials when the search has ended; its leaves are decided on by its policy.
-        policy: What qualifies and which of that is preferred, as YAML.
+        policy: What qualifies, and what of that is preferred, as YAML.
         model_name: Name in the MLflow registry, and of the releases.
         releases: Where releases are kept: `gs://bucket/prefix` or a directory; empty for the MLflow registry alone.
         parameters: The run's parameters, for the record.

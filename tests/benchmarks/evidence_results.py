@@ -123,7 +123,7 @@ def cost(results: Results) -> str:
 
 
 def baselines(results: Results) -> str:
-    """Whether schemes have begun with the same weights: two machines make other ones of one seed."""
+    """Whether schemes have begun with baselines of one accuracy: two machines make other ones of one seed."""
     of_case: dict[tuple[str, int], list[float]] = {}
     for run in results.runs:
         of_case.setdefault((run["network"], run["seed"]), []).append(run["baseline"]["accuracy"])

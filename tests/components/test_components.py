@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,14 @@ FOLDER = Path(components.__file__).parent
 
 def inputs_of(name):
     return getattr(components, name).component_spec.inputs
+
+
+def test_every_package_is_installed():
+    """An editable installation has them all, whatever `pyproject.toml` says."""
+    root = FOLDER.parent
+    listed = set(tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    folders = {path.parent for tree in ("components", "pipelines") for path in (root / tree).rglob("__init__.py")}
+    assert listed == {".".join(("collabopt", *folder.relative_to(root).parts)) for folder in folders}
 
 
 def test_every_component_folder_is_in_the_catalogue():

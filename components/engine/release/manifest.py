@@ -46,7 +46,8 @@ class ReleasedFile(_Record):
 class Manifest(_Record):
     """A release: all its files, and where each one lies.
 
-    It never loses or changes a file; where it becomes champion after another one than before, it gains patches.
+    The model and what belongs to it never change. Where it becomes champion after another one than before, it gains
+    patches, and its card and report are those of that decision.
 
     Attributes:
         schema_version: Version of this record.

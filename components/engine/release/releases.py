@@ -10,13 +10,14 @@ from typing import Literal
 from pydantic import ValidationError
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.records import TFLITE_FILE
+from collabopt.components.engine.records import CARD_FILES, HTML_FILE, TFLITE_FILE
 from collabopt.components.engine.release.checksums import crc32c_of, sha256_of
 from collabopt.components.engine.release.manifest import Manifest, ReleasedFile, ReleaseFacts
 from collabopt.components.engine.release.names import file_object, is_patch_file, manifest_object, manifest_prefix
 from collabopt.components.engine.release.object_store import Conflict, ObjectStore
 from collabopt.components.engine.release.pointer import champion_of
 
+_OF_THE_DECISION = (*CARD_FILES, HTML_FILE)
 _CONTENT_TYPES = {
     ".cc": "text/plain; charset=utf-8",
     ".gz": "application/gzip",
@@ -112,8 +113,12 @@ def read_file(store: ObjectStore, manifest: Manifest, file: str) -> bytes:
             where=f"{store.uri}/{manifest_object(manifest.name, manifest.sha256)}",
             todo=f"it has {', '.join(sorted(manifest.files))}",
         )
+    return _checked(store, manifest, file, store.read(released.object))
+
+
+def _checked(store: ObjectStore, manifest: Manifest, file: str, found: tuple[bytes, int] | None) -> bytes:
+    released = manifest.files[file]
     where = f"{store.uri}/{released.object}"
-    found = store.read(released.object)
     if found is None:
         raise CollaboptError(
             f"'{file}' of the release is gone", where=where, todo="run the gate that made the release again"
@@ -130,11 +135,15 @@ def read_file(store: ObjectStore, manifest: Manifest, file: str) -> bytes:
 def verify(store: ObjectStore, manifest: Manifest) -> None:
     """Reads every file of a release back.
 
+    A patch may be gone: it cannot be made again once its base is not the champion, and devices can do without it.
+
     Raises:
         CollaboptError: One is gone, or is not what the manifest says.
     """
-    for file in manifest.files:
-        read_file(store, manifest, file)
+    for file, released in manifest.files.items():
+        found = store.read(released.object)
+        if found is not None or not is_patch_file(file):
+            _checked(store, manifest, file, found)
 
 
 def releases(store: ObjectStore, name: str) -> list[Release]:
@@ -166,9 +175,12 @@ def _described(name: str, file: str, path: Path) -> ReleasedFile:
 
 
 def _with_patches(manifest: Manifest, files: Mapping[str, ReleasedFile]) -> Manifest:
-    """With those of the files that are patches and that it does not have."""
+    """With those of the files that are patches and that it does not have, and what is said of the decision for them."""
     new = {file: each for file, each in files.items() if is_patch_file(file) and file not in manifest.files}
-    return manifest.model_copy(update={"files": {**manifest.files, **new}}) if new else manifest
+    if not new:
+        return manifest
+    said = {file: each for file, each in files.items() if file in _OF_THE_DECISION}
+    return manifest.model_copy(update={"files": {**manifest.files, **said, **new}})
 
 
 def _read_manifest(store: ObjectStore, name: str, sha256: str) -> tuple[Manifest, int] | None:

@@ -70,7 +70,9 @@ class Range(Checked):
         """The values that show whether all are legal: the ends, and one between that is no whole number by chance."""
         if self.is_whole:
             return self.low, self.high
-        between = self.low + (self.high - self.low) / math.pi if self.step is None else as_step(self.low + self.step)
+        between = (
+            self.low + (self.high - self.low) / math.pi if self.step is None else self.as_step(self.low + self.step)
+        )
         return self.low, between, self.high
 
     @property
@@ -81,12 +83,11 @@ class Range(Checked):
         if self.step is None:
             return None
         steps = math.floor((self.high - self.low) / self.step + 1e-9)
-        return [as_step(self.low + number * self.step) for number in range(steps + 1)]
+        return [self.as_step(self.low + number * self.step) for number in range(steps + 1)]
 
-
-def as_step(value: float) -> float:
-    """A number without what adding up steps has put behind its twelfth decimal."""
-    return round(value, 12)
+    def as_step(self, value: float) -> float:
+        """A number in steps without what adding them up has put behind its twelfth decimal."""
+        return min(round(value, 12), self.high)
 
 
 @dataclass(frozen=True)

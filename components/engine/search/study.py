@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from collabopt.components.engine.search.objectives import Objective
-from collabopt.components.engine.search.space import Choices, Configuration, Space, as_step
+from collabopt.components.engine.search.space import Choices, Configuration, Space
 
 if TYPE_CHECKING:
     import optuna
@@ -22,7 +22,7 @@ _STUDY = "search"
 # Of a trial: what it is, once it is whole; and that it was passed over.
 _CONFIGURATION, _PASSED_OVER = "configuration", "passed over"
 _ASKED = {_CONFIGURATION, _PASSED_OVER}
-# Random before TPE has anything to go by; the default configuration is one of them.
+# Random before TPE has anything to go by; the default configuration is one of them where the space holds it.
 _STARTUP_TRIALS = 5
 # Where so many proposals in a row have been made before, TPE has no other: one is drawn at random.
 _REPEATS = 10
@@ -181,4 +181,4 @@ def _suggested(trial: Any, name: str, axis: Any) -> Any:
     if axis.is_whole:
         return trial.suggest_int(name, axis.low, axis.high, step=axis.step or 1, log=axis.log)
     value = trial.suggest_float(name, axis.low, axis.high, step=axis.step, log=axis.log)
-    return value if axis.step is None else as_step(value)
+    return value if axis.step is None else axis.as_step(value)

@@ -106,6 +106,8 @@ def test_a_former_champion_that_comes_back_gains_the_patch_from_the_one_that_dev
     patches = {file: read_file(store, manifest, file) for file in manifest.files if file.startswith("delta-")}
     assert {file.partition(".")[0] for file in patches} == {f"delta-from-{between[:12]}"}
     assert figures(again)["update_bytes"] == min(len(patch) for patch in patches.values())
+    card = json.loads(read_file(store, manifest, "model_card.json"))
+    assert between in json.dumps(card) and str(figures(again)["update_bytes"]) in json.dumps(card)
     running = read_file(store, read_release(store, MODEL, between), "model.tflite")
     for file, content in patches.items():
         assert (
@@ -128,8 +130,9 @@ def test_a_gate_that_decides_again_because_another_one_was_faster_releases_the_p
 
     monkeypatch.setattr(DirectoryStore, "replace", overtaken)
     decision = gate(new, releases)
-    _, manifest = champions_release(releases)
+    store, manifest = champions_release(releases)
     assert decision.champion.sha256 == faster[0] and manifest.sha256 == decision.winner_sha256
+    assert faster[0] in read_file(store, manifest, "model_card.json").decode()
     bases = {file.partition(".")[0] for file in manifest.files if file.startswith("delta-")}
     assert bases == {f"delta-from-{digest[:12]}" for digest in (before, faster[0])}
 

@@ -53,6 +53,13 @@ def test_every_point_of_a_range_in_steps_lies_in_it_and_nothing_between(low):
     assert not any(space.holds({"sparsity": point["sparsity"] + 0.05}) for point in space.points())
 
 
+@pytest.mark.parametrize("step", [1 / 3, 1 / 7, 0.1, 1e-5])
+def test_the_last_step_may_be_the_end(step):
+    space = parse_space(f"sparsity: {{low: 0.0, high: {3 * step!r}, step: {step!r}}}\n")
+    assert len(space.points()) == 4
+    assert all(space.holds(point) for point in space.points())
+
+
 def test_what_was_read_can_be_written():
     assert parse_space(WHOLE).as_yaml()["clusters"] == {"low": 8, "high": 32, "step": 8}
     assert parse_space(WHOLE).as_yaml()["sparsity"] == [0.5, 0.8]
