@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def summarize(
     progress: Progress,
-    configurations: Sequence[Configuration],
+    configurations: Mapping[int, Configuration],
     objectives: Sequence["Objective"],
     decision: "Decision",
     budget: Budget,
@@ -33,7 +33,7 @@ def summarize(
 
     Args:
         progress: All trials that were answered.
-        configurations: Of each.
+        configurations: Number of each -> its configuration.
         objectives: Figures of the front.
         decision: The gate's, over all leaves.
         budget: What the search was allowed.
@@ -53,8 +53,8 @@ def summarize(
         outcome=decision.outcome,
         failed=decision.failed,
         trials=[
-            TrialSummary(number=number, configuration=configuration, leaves=_leaves(progress, stages, metric))
-            for configuration, (number, stages) in zip(configurations, progress.trials.items(), strict=True)
+            TrialSummary(number=number, configuration=configurations[number], leaves=_leaves(progress, stages, metric))
+            for number, stages in progress.trials.items()
         ],
         front=_front(progress, configurations, objectives, decision),
     )
@@ -82,7 +82,7 @@ def print_search(console: Console, summary: SearchSummary) -> None:
 
 def _front(
     progress: Progress,
-    configurations: Sequence[Configuration],
+    configurations: Mapping[int, Configuration],
     objectives: Sequence["Objective"],
     decision: "Decision",
 ) -> list[FrontLeaf]:
@@ -95,8 +95,7 @@ def _front(
     front = [candidate.name for candidate in pareto_front(candidates, as_axes(objectives))]
     best, higher = objectives[0].name, objectives[0].higher_is_better
     front.sort(key=lambda name: (-1 if higher else 1) * verdicts[name].figures.get(best, 0.0))
-    by_number = dict(zip(progress.trials, configurations, strict=True))
-    return [_front_leaf(reports[name], verdicts[name], by_number, best) for name in front]
+    return [_front_leaf(reports[name], verdicts[name], configurations, best) for name in front]
 
 
 def _front_leaf(

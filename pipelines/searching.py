@@ -149,14 +149,14 @@ class _Search:
         """Lets the gate decide over all leaves, and publishes."""
         ongoing = self._ongoing
         study = ongoing.study()
-        trials = [trial for trial in study.trials() if trial.answered]
+        trials = study.answered()
         progress = ongoing.progress(ongoing.stages(study), trials)
         with _predicting():
             predicted = ongoing.predicted(study, trials)
         decision, leaves = self._gate(progress, predicted)
         summary = summarize(
             progress,
-            [trial.configuration for trial in trials],
+            {trial.number: trial.configuration for trial in trials},
             ongoing.objectives(),
             decision,
             self._terms.budget,

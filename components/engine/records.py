@@ -25,6 +25,8 @@ CARD_FILES = ("model_card.md", "model_card.json")
 BASELINE_FILE = "baseline.json"
 SAMPLE_FILE = "sample.npz"
 PRESCREEN_FILE = "prescreen.json"
+# What the gate says of the decision for the leaf that ships; published with it.
+RELEASED_FILES = (*CARD_FILES, HTML_FILE)
 # What the gate leaves in its directory; the model card only where something ships, predictions where it has any.
 GATE_FILES = (DECISION_FILE, HTML_FILE, *CARD_FILES, BASELINE_FILE, SAMPLE_FILE, PRESCREEN_FILE)
 

@@ -27,6 +27,7 @@ from collabopt.components.engine.records import (
     HTML_FILE,
     PRESCREEN_FILE,
     PROOF_SAMPLES,
+    RELEASED_FILES,
     SAMPLE_FILE,
 )
 from collabopt.components.engine.release.names import check_model_name, patch_file
@@ -36,7 +37,6 @@ from collabopt.components.engine.tracking import StageRun, open_parent, stage_ru
 from collabopt.components.engine.training.task import load_task
 
 STAGE = "deployment_gate"
-RELEASED_FILES = (*CARD_FILES, HTML_FILE)
 
 _UNFINISHED = ".unfinished-"
 

@@ -10,14 +10,13 @@ from typing import Literal
 from pydantic import ValidationError
 
 from collabopt.components.engine.errors import CollaboptError
-from collabopt.components.engine.records import CARD_FILES, HTML_FILE, TFLITE_FILE
+from collabopt.components.engine.records import RELEASED_FILES, TFLITE_FILE
 from collabopt.components.engine.release.checksums import crc32c_of, sha256_of
 from collabopt.components.engine.release.manifest import Manifest, ReleasedFile, ReleaseFacts
 from collabopt.components.engine.release.names import file_object, is_patch_file, manifest_object, manifest_prefix
 from collabopt.components.engine.release.object_store import Conflict, ObjectStore
 from collabopt.components.engine.release.pointer import champion_of
 
-_OF_THE_DECISION = (*CARD_FILES, HTML_FILE)
 _CONTENT_TYPES = {
     ".cc": "text/plain; charset=utf-8",
     ".gz": "application/gzip",
@@ -179,7 +178,7 @@ def _with_patches(manifest: Manifest, files: Mapping[str, ReleasedFile]) -> Mani
     new = {file: each for file, each in files.items() if is_patch_file(file) and file not in manifest.files}
     if not new:
         return manifest
-    said = {file: each for file, each in files.items() if file in _OF_THE_DECISION}
+    said = {file: each for file, each in files.items() if file in RELEASED_FILES}
     return manifest.model_copy(update={"files": {**manifest.files, **said, **new}})
 
 

@@ -113,8 +113,7 @@ class Ongoing:
     def used(self, study: Study) -> Used:
         """What the search has cost."""
         progress = self.progress(self.stages(study))
-        answered = sum(trial.answered for trial in study.trials())
-        return Used(trials=answered, epochs=progress.epochs, minutes=self.state.minutes)
+        return Used(trials=len(study.answered()), epochs=progress.epochs, minutes=self.state.minutes)
 
     def catch_up(self, study: Study) -> None:
         """Answers what is waiting and fully trained, as the default configuration, and learns earlier answers anew."""

@@ -222,5 +222,7 @@ def _holds(axis: Choices | Range, value: Value) -> bool:
         return value in axis.values
     if not isinstance(value, int | float) or not axis.low <= value <= axis.high:
         return False
-    steps = 0.0 if axis.step is None else (value - axis.low) / axis.step
+    if axis.step is None:
+        return True
+    steps = (value - axis.low) / axis.step
     return math.isclose(steps, round(steps), rel_tol=0, abs_tol=1e-9)

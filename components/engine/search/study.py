@@ -93,6 +93,10 @@ class Study:
             for number, each in enumerate(whole)
         ]
 
+    def answered(self) -> list[Trial]:
+        """Those of `trials` that Optuna has been told of; not always the first ones."""
+        return [trial for trial in self.trials() if trial.answered]
+
     def begin(self, default: Configuration) -> None:
         """Makes the default configuration the first trial, also where it lies outside the space."""
         if self._space.holds(default):

@@ -173,7 +173,7 @@ def _account(search: Ongoing, ended_by: str) -> dict[str, str]:
     """What the search has cost, and what sharing has saved; shown with the artifact."""
     study = search.study()
     used = search.used(study)
-    progress = search.progress(search.stages(study), [trial for trial in study.trials() if trial.answered])
+    progress = search.progress(search.stages(study), study.answered())
     return {
         "trials": str(used.trials),
         "epochs": str(used.epochs),
@@ -204,7 +204,7 @@ def _item(trial: TrialStages, search: Ongoing) -> dict[str, Any]:
 
 def _end(search: Ongoing, directory: Path) -> None:
     study = search.study()
-    answered = [trial for trial in study.trials() if trial.answered]
+    answered = study.answered()
     progress = search.progress(search.stages(study), answered)
     write_left_out(progress, search.baseline, directory / LEAVES)
     write_prescreen(search.predicted(study, answered), directory / PRESCREEN_FILE)
